@@ -1,0 +1,32 @@
+"""The one exception that users see: what happened, why, and what to do.
+
+Every condition that a user can cause or mend is raised as a `TomoSegError` with a stable code.
+The command line prints it as one line and exits with status 2; the worker process reports it as
+an ``error`` event; the panel shows it. Anything else that escapes is a defect of the program and
+is reported as ``internal``.
+"""
+
+from __future__ import annotations
+
+
+class TomoSegError(Exception):
+    """An error with a stable code, a message for people and a hint at what to do.
+
+    Args:
+        code: Stable, lower-case, hyphenated identifier, e.g. ``"volume-unreadable"``. Programs
+            may compare it; it never changes its meaning.
+        message: One sentence: what happened, naming the file or value.
+        hint: One sentence: what the user can do about it.
+    """
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}] {self.hint}"
+
+    def __reduce__(self) -> tuple[type[TomoSegError], tuple[str, str, str]]:
+        return type(self), (self.code, self.message, self.hint)

@@ -1,0 +1,1 @@
+"""Volumes with their geometry: reading, writing, preprocessing."""

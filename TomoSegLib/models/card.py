@@ -1,0 +1,243 @@
+"""The model card: what a model is, what it needs, and how its output becomes a heatmap and a mask.
+
+A model is a folder with ``card.json`` and the files that the card lists with their SHA-256. The
+card is validated strictly: unknown fields are refused, because a misspelt setting that is silently
+ignored would change results.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Method = Literal["tonno", "cam", "averaged-cam", "tomographic-cam"]
+CamKind = Literal["cam", "gradcam", "gradcam++", "layercam"]
+Window = Literal["hann", "cosine", "none"]
+Components = Literal["all", "largest", "peak"]
+
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+_FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_DOTTED = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
+
+Text = Annotated[str, Field(max_length=4000)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class StrictModel(BaseModel):
+    """Base of every document: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Channel(StrictModel):
+    """One input image of the model; several are resampled to the grid of the first."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    description: Text = ""
+
+
+class Label(StrictModel):
+    """One output structure.
+
+    Attributes:
+        value: Voxel value in label maps.
+        color: Red, green, blue in [0, 1].
+        terminology: Slicer's serialised terminology entry (``~``-separated: category and type as
+            ``code^scheme^meaning``), kept verbatim in ``.seg.nrrd`` files.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    value: Annotated[int, Field(ge=1, le=255)] = 1
+    color: tuple[float, float, float] = (0.9, 0.3, 0.2)
+    terminology: Text = ""
+
+    @field_validator("color")
+    @classmethod
+    def _color_in_unit_range(cls, color: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(0 <= c <= 1 for c in color):
+            raise ValueError("color components must lie in [0, 1]")
+        return color
+
+
+class Intensity(StrictModel):
+    """How raw intensities become network input, computed over the foreground only.
+
+    * ``robust-zscore``: (x - median) / (IQR / 1.349), clipped to ``[lower, upper]``.
+    * ``zscore``: (x - mean) / std, clipped likewise.
+    * ``percentile``: the ``lower`` and ``upper`` percentiles go to 0 and 1, clipped.
+    * ``window``: the values ``lower`` and ``upper`` (e.g. Hounsfield units) go to 0 and 1, clipped.
+    """
+
+    method: Literal["robust-zscore", "zscore", "percentile", "window"] = "robust-zscore"
+    lower: FiniteFloat = -5.0
+    upper: FiniteFloat = 5.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Intensity:
+        if not self.lower < self.upper:
+            raise ValueError("intensity: lower must be less than upper")
+        if self.method == "percentile" and not (0 <= self.lower and self.upper <= 100):
+            raise ValueError("intensity: percentiles lie in [0, 100]")
+        return self
+
+
+class Preprocessing(StrictModel):
+    """From a file's voxels to the network's grid and intensities.
+
+    Attributes:
+        spacing_mm: Isotropic voxel size of the model's grid.
+        orientation: Axis codes of the model's grid, along ``(i, j, k)``; axes are permuted and
+            flipped to the closest match, never rotated by a fraction.
+        intensity: Intensity normalisation over the foreground.
+        foreground: ``nonzero`` (differs from the background value), ``body`` (largest component
+            above an automatic threshold), ``brain`` (as ``nonzero`` where the scan is already
+            skull-stripped, else brain extraction) or ``none`` (everything).
+        background: Value given to voxels outside the foreground, after normalisation.
+    """
+
+    spacing_mm: Annotated[float, Field(ge=0.1, le=20)] = 2.0
+    orientation: Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")] = "LPS"
+    intensity: Intensity = Intensity()
+    foreground: Literal["nonzero", "body", "brain", "none"] = "nonzero"
+    background: FiniteFloat = 0.0
+
+
+class Slices(StrictModel):
+    """The planes that the 2D encoder sees.
+
+    Attributes:
+        spacing_mm: Pixel size in the plane.
+        distance_mm: Distance of neighbouring planes of a stack.
+        size: Side of a square slice in pixels, or None to fit each stack to the foreground
+            (rounded up to a multiple of ``multiple``), for encoders whose output does not depend
+            on how much empty margin a slice has.
+        multiple: Sides are multiples of this, normally the encoder's stride.
+    """
+
+    spacing_mm: PositiveFloat = 2.0
+    distance_mm: PositiveFloat = 2.0
+    size: Annotated[int, Field(ge=8, le=2048)] | None = None
+    multiple: Annotated[int, Field(ge=1, le=256)] = 16
+
+
+class Network(StrictModel):
+    """Which torch module, with which arguments, from which file.
+
+    Attributes:
+        format: ``module`` (a class from this package, MONAI or torch.nn, built with
+            ``arguments`` and filled from a safetensors file), ``torchscript`` or ``export``.
+        target: For ``module``: the dotted name of the class.
+        arguments: Its keyword arguments.
+        features: Dotted name of the submodule whose output the CAMs use (``module`` only).
+        output: Index of the logit that is reconstructed, where the network has several.
+        file: Name of the weights' file in the model folder.
+    """
+
+    format: Literal["module", "torchscript", "export"] = "module"
+    target: Annotated[str, Field(pattern=_DOTTED)] | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    features: Annotated[str, Field(pattern=_DOTTED)] | None = None
+    output: Annotated[int, Field(ge=0)] = 0
+    file: Annotated[str, Field(pattern=_FILE)] = "weights.safetensors"
+
+    @model_validator(mode="after")
+    def _target_for_modules(self) -> Network:
+        if self.format == "module" and self.target is None:
+            raise ValueError("network: format 'module' needs a target")
+        return self
+
+
+class Threshold(StrictModel):
+    """A heatmap value above which a voxel belongs to the mask.
+
+    ``absolute``: in the heatmap's own units; ``peak``: as a fraction of the heatmap's maximum
+    (within the foreground).
+    """
+
+    kind: Literal["absolute", "peak"] = "absolute"
+    value: FiniteFloat
+
+
+class MethodSettings(StrictModel):
+    """How one heatmap method is run with this model, chosen on validation data.
+
+    Attributes:
+        directions: Direction set, e.g. ``fibonacci:64``.
+        filter_order: p of the filter ``|k|^p``, in [0, 2]; 2 is the exact inverse of the plane
+            Radon transform, smaller orders suit encoders whose logit saturates with area.
+            Ignored by ``cam`` and ``averaged-cam``, which filter nothing.
+        cutoff: Cutoff as a fraction of the Nyquist frequency of the slice distance, in (0, 1].
+        window: Apodisation of the filter up to the cutoff.
+        rectified: Whether class activation maps are clipped at zero slice by slice.
+        threshold: Calibrated threshold for the mask, or None if it was never calibrated.
+    """
+
+    directions: Annotated[str, Field(max_length=4096)] = "fibonacci:64"
+    filter_order: Annotated[float, Field(ge=0, le=2)] = 2.0
+    cutoff: Annotated[float, Field(gt=0, le=1)] = 1.0
+    window: Window = "hann"
+    rectified: bool = False
+    threshold: Threshold | None = None
+
+
+class MaskSettings(StrictModel):
+    """From heatmap to mask: which connected components are kept."""
+
+    minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    components: Components = "all"
+
+
+class TrainingData(StrictModel):
+    """Where the model's knowledge comes from; ``simulated`` is shown wherever the model is."""
+
+    description: Text
+    simulated: bool
+    command: Text = ""
+    volumes: Annotated[int, Field(ge=0)] = 0
+    seed: int | None = None
+
+
+class ModelCard(StrictModel):
+    """The card of a model: ``card.json``, schema version 1."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=_NAME)]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    title: Annotated[str, Field(max_length=200)]
+    description: Text = ""
+    task: Literal["heatmap", "segmentation"] = "heatmap"
+    modality: Annotated[str, Field(max_length=64)]
+    anatomy: Annotated[str, Field(max_length=64)] = ""
+    channels: Annotated[list[Channel], Field(min_length=1, max_length=16)]
+    labels: Annotated[list[Label], Field(min_length=1, max_length=255)]
+    preprocessing: Preprocessing = Preprocessing()
+    network: Network
+    slices: Slices = Slices()
+    method: Method = "tonno"
+    methods: dict[Method, MethodSettings] = Field(default_factory=dict)
+    mask: MaskSettings = MaskSettings()
+    training_data: TrainingData
+    license: Annotated[str, Field(max_length=64)]
+    intended_use: Text
+    limitations: list[Text] = Field(default_factory=list)
+    contributors: list[Text] = Field(default_factory=list)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    files: dict[Annotated[str, Field(pattern=_FILE)], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelCard:
+        if self.network.file not in self.files:
+            raise ValueError(f"files: the hash of {self.network.file} is missing")
+        for what, names in (
+            ("channels", [c.name for c in self.channels]),
+            ("labels", [label.value for label in self.labels]),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what}: duplicate entries")
+        return self
+
+    def settings(self, method: Method) -> MethodSettings:
+        """The settings for a method: the card's, or the defaults where it has none."""
+        return self.methods.get(method, MethodSettings())
