@@ -1,0 +1,1 @@
+"""Planes through a volume, the plane-Radon transform and its inverses."""
