@@ -19,6 +19,8 @@ Components = Literal["all", "largest", "peak"]
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 _FILE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _DOTTED = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
+# Names that Windows keeps for devices, with any extension.
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 
 Text = Annotated[str, Field(max_length=4000)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -224,15 +226,21 @@ class ModelCard(StrictModel):
     limitations: list[Text] = Field(default_factory=list)
     contributors: list[Text] = Field(default_factory=list)
     metrics: dict[str, Any] = Field(default_factory=dict)
-    files: dict[Annotated[str, Field(pattern=_FILE)], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+    files: dict[
+        Annotated[str, Field(pattern=_FILE)], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    ]
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelCard:
         if self.network.file not in self.files:
             raise ValueError(f"files: the hash of {self.network.file} is missing")
+        for name in (self.name, *self.files):
+            if name.endswith(".") or name.split(".")[0].lower() in _RESERVED:
+                raise ValueError(f"{name!r} is no name for a file on every system")
         for what, names in (
             ("channels", [c.name for c in self.channels]),
             ("labels", [label.value for label in self.labels]),
+            ("files", ["card.json", *(name.lower() for name in self.files)]),
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what}: duplicate entries")
