@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.volume import FloatArray, Geometry
@@ -129,7 +129,7 @@ def sample_planes(
         image = image - background
     # A batch of the same image without copies (stride 0): torch's CPU kernel is parallel over the
     # batch only.
-    planes = F.grid_sample(
+    planes = functional.grid_sample(
         image.unsqueeze(0).expand(batch, -1, -1, -1, -1),
         grid,
         mode="bilinear",
