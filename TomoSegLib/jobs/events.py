@@ -153,7 +153,7 @@ def decode(line: bytes) -> Event:
         ValueError: The line is no event.
     """
     record = json.loads(line.decode("utf-8"))
-    cls = _CLASSES.get(record.get("event", "")) if isinstance(record, dict) else None
+    cls = _CLASSES.get(str(record.get("event"))) if isinstance(record, dict) else None
     if cls is None:
         raise ValueError("not an event")
     values = {}

@@ -81,7 +81,7 @@ class Scratch:
         """Move the results into place; each file appears whole.
 
         Raises:
-            TomoSegError: ``output-unwritable`` or ``no-space``.
+            TomoSegError: ``output-unwritable`` or ``output-no-space``.
         """
         with _output_errors(self.output):
             self._refuse_existing()  # another job may have been quicker
@@ -187,7 +187,7 @@ def no_space_error(error: OSError, output: Path) -> TomoSegError | None:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return None
     return TomoSegError(
-        "no-space",
+        "output-no-space",
         f"There is no space left to write the results to {output}.",
         "Free some space on that disk, or choose another output folder.",
     )

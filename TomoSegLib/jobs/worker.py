@@ -47,6 +47,7 @@ Outcome = Union[ResultEvent, ErrorEvent]
 
 STDERR_LINES = 40
 _POLL_S = 0.1
+_SLOW_READER_S = 30.0
 _MAX_LINE = 1 << 20
 
 CANCELLED = ErrorEvent("cancelled", "The job was cancelled.", "")
@@ -76,7 +77,8 @@ def work(source: str, *, detached: bool = False) -> int:
         if scratch is not None:
             scratch.discard()
     # A reader that has stopped reading must not keep a finished worker alive.
-    threading.Thread(target=_exit_after, args=(2.0, _status(outcome)), daemon=True).start()
+    patience_s = 0.2 if outcome is CANCELLED else _SLOW_READER_S
+    threading.Thread(target=_exit_after, args=(patience_s, _status(outcome)), daemon=True).start()
     with contextlib.suppress(OSError):
         emit(outcome)
     return _status(outcome)
@@ -199,7 +201,7 @@ def _supervise(
     processes.adopt_orphans()
     results = "" if scratch is None else str(scratch.results)
     child = subprocess.Popen(
-        [sys.executable, "-m", "TomoSegLib.jobs", "--task", results],
+        task_command(results),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -226,13 +228,20 @@ def _supervise(
             if scratch is not None and time.monotonic() - last_touch > scratch.heartbeat_s:
                 scratch.touch()
                 last_touch = time.monotonic()
-        for reader in readers:
-            reader.join(timeout=0.5)
     finally:
         processes.end_children()
+    # With the last writer gone the pipes end; a slow reader of ours may still take its time.
+    deadline = time.monotonic() + _SLOW_READER_S
+    while any(reader.is_alive() for reader in readers) and time.monotonic() < deadline:
+        inbox.wait(0.02)
     if outcomes:
         return outcomes[-1]
     return _worker_died(child.returncode, "".join(last_words))
+
+
+def task_command(results: str) -> list[str]:
+    """The child that computes; tests put others in its place."""
+    return [sys.executable, "-m", "TomoSegLib.jobs", "--task", results]
 
 
 def _relay_events(
