@@ -30,3 +30,19 @@ class TomoSegError(Exception):
 
     def __reduce__(self) -> tuple[type[TomoSegError], tuple[str, str, str]]:
         return type(self), (self.code, self.message, self.hint)
+
+
+class TomoSegWarning(UserWarning):
+    """Something that the user should know although the work goes on; see `TomoSegError`.
+
+    Issued with `warnings.warn`; the worker process reports it as a ``warning`` event.
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(code, message, hint)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}] {self.hint}".rstrip()

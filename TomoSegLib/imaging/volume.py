@@ -47,7 +47,8 @@ class Geometry:
             )
         columns = affine[:3, :3]
         spacing = np.linalg.norm(columns, axis=0)
-        if np.any(spacing == 0) or abs(np.linalg.det(columns / np.where(spacing, spacing, 1))) < 1e-4:
+        volume = np.linalg.det(columns / np.where(spacing, spacing, 1.0))
+        if np.any(spacing == 0) or abs(volume) < 1e-4:
             raise TomoSegError(
                 "geometry-singular",
                 "The volume's direction matrix is singular: its axes do not span space.",
@@ -103,7 +104,7 @@ class Geometry:
         return self.index_to_lps([(i, j, k) for i in ends[0] for j in ends[1] for k in ends[2]])
 
     def is_close(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids have the same shape and corners no further apart than the tolerance."""
+        """Whether both grids have the same shape and corners within the tolerance."""
         return self.shape == other.shape and bool(
             np.abs(self.corners() - other.corners()).max() <= tolerance_mm
         )

@@ -1,0 +1,499 @@
+"""Reading and writing volumes: the edge where file conventions become the project's one.
+
+One library per format:
+
+* NIfTI: nibabel. ITK refuses an sform whose axes are not orthonormal to its tolerance, which
+  converters write all the time, and hides which of sform and qform it took.
+* NRRD and MetaImage: SimpleITK, which converts NRRD's `space` to LPS, keeps every digit of the
+  geometry, and notices truncated files.
+* DICOM: pydicom, see `TomoSegLib.imaging.dicom`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import math
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.imaging.volume import FloatArray, Geometry, Volume
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+WRITABLE_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
+READABLE = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), DICOM series folder"
+
+MINIMUM_SPACING_MM = 0.01
+MAXIMUM_SPACING_MM = 100.0
+# Axes further from a right angle than this are a sheared grid (an untreated gantry tilt), not
+# the rounding of a converter.
+MAXIMUM_SHEAR_DEGREES = 0.5
+
+_MM_PER_NIFTI_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that decides the format, lower-case; ``.nii.gz`` counts as one."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def read_volume(path: Path | str, *, single_slice: bool = False) -> Volume:
+    """Read a volume with its geometry, in the voxel type of the file.
+
+    Integers stay integers; where the file scales its values (NIfTI ``scl_slope``, DICOM rescale)
+    with anything but whole numbers the result is float32. NIfTI: the sform has precedence over
+    the qform, as in the NIfTI standard.
+
+    Args:
+        path: A NIfTI, NRRD or MetaImage file, a DICOM file, or a folder of a DICOM series; one of
+            several series in a folder is chosen by ``FOLDER::SeriesInstanceUID``.
+        single_slice: Accept a grid of one slice, e.g. a single long-axis view of the heart.
+
+    Returns:
+        The volume; array axes ``[k, j, i]``, geometry in LPS mm.
+
+    Raises:
+        TomoSegError: ``volume-not-found``, ``volume-unreadable``, ``volume-truncated``,
+            ``volume-format``, ``volume-not-3d``, ``volume-empty``, ``volume-not-finite``,
+            ``volume-constant``, ``volume-spacing``, ``geometry-singular``, ``geometry-invalid``,
+            ``geometry-sheared`` or one of the ``dicom-...`` codes.
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if path.is_file() and suffix in NIFTI_SUFFIXES:
+        volume = _read_nifti(path)
+    elif path.is_file() and suffix in ITK_SUFFIXES:
+        volume = _read_itk(path)
+    else:
+        # pydicom is only imported where DICOM may be meant.
+        from TomoSegLib.imaging import dicom
+
+        folder, series = dicom.split_path(path)
+        if not folder.exists():
+            raise TomoSegError(
+                "volume-not-found",
+                f"There is no file or folder '{path}'.",
+                "Check the path; the current folder is " + f"'{Path.cwd()}'.",
+            )
+        if folder.is_file() and not dicom.is_dicom_file(folder):
+            raise TomoSegError(
+                "volume-format",
+                f"'{folder.name}' is not a volume in a format that can be read.",
+                f"Give one of: {READABLE}.",
+            )
+        volume = dicom.read_series(folder, series)
+    check_volume(volume, single_slice=single_slice)
+    return volume
+
+
+def check_volume(volume: Volume, *, single_slice: bool = False) -> None:
+    """Refuse volumes with which nothing sensible can be computed.
+
+    Raises:
+        TomoSegError: See `read_volume`.
+    """
+    array, name = volume.array, volume.name
+    if array.size == 0:
+        raise TomoSegError(
+            "volume-empty",
+            f"'{name}' has no voxels: its shape is {array.shape}.",
+            "Export the volume again.",
+        )
+    if not single_slice and min(array.shape) < 2:
+        raise TomoSegError(
+            "volume-not-3d",
+            f"'{name}' is a single slice ({_times(volume.geometry.size)}), not a volume.",
+            "Give a stack of at least two slices in every direction.",
+        )
+    check_geometry(volume.geometry, name)
+    if not _is_finite(array):
+        raise TomoSegError(
+            "volume-not-finite",
+            f"'{name}' contains NaN or infinite values.",
+            "Replace them by the background value (e.g. numpy.nan_to_num) and save the volume.",
+        )
+    if array.min() == array.max():
+        raise TomoSegError(
+            "volume-constant",
+            f"Every voxel of '{name}' has the same value, {array.flat[0]}.",
+            "Check that it is the image and not an empty mask, and export it again.",
+        )
+
+
+def check_geometry(geometry: Geometry, name: str) -> None:
+    """Refuse absurd spacing and sheared grids; see `read_volume` for the codes."""
+    spacing = geometry.spacing
+    if np.any(spacing < MINIMUM_SPACING_MM) or np.any(spacing > MAXIMUM_SPACING_MM):
+        raise TomoSegError(
+            "volume-spacing",
+            f"'{name}' has an absurd voxel size of {_times(np.round(spacing, 6))} mm.",
+            f"Sizes between {MINIMUM_SPACING_MM:g} and {MAXIMUM_SPACING_MM:g} mm make sense; "
+            "repair the header, or convert the volume again from its DICOM files.",
+        )
+    cosines = np.abs(geometry.direction.T @ geometry.direction - np.eye(3))
+    shear_degrees = math.degrees(math.asin(min(float(cosines.max()), 1.0)))
+    if shear_degrees > MAXIMUM_SHEAR_DEGREES:
+        raise TomoSegError(
+            "geometry-sheared",
+            f"The axes of '{name}' are not perpendicular: {shear_degrees:.1f} degrees off.",
+            "Probably a CT with tilted gantry: resample it to a rectangular grid first (Slicer's "
+            "DICOM module does, with 'acquisition geometry regularization').",
+        )
+
+
+def write_volume(volume: Volume, path: Path | str) -> None:
+    """Write a volume so that the file appears complete or not at all.
+
+    ``.nrrd``, ``.mha`` and ``.nii.gz`` are compressed. Booleans are written as uint8, half
+    precision as float32. NIfTI stores the matrix in single precision, as sform and qform with
+    the code for scanner coordinates.
+
+    Raises:
+        TomoSegError: ``output-format``, ``output-no-space`` or ``output-unwritable``.
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if suffix not in WRITABLE_SUFFIXES:
+        raise TomoSegError(
+            "output-format",
+            f"'{path.name}' does not name a format that can be written.",
+            f"Use one of the suffixes {', '.join(WRITABLE_SUFFIXES)}.",
+        )
+    if suffix in NIFTI_SUFFIXES:
+        with atomic_path(path) as temporary:
+            nibabel.save(_to_nifti(volume), temporary)
+    else:
+        write_itk(to_sitk(volume), path)
+
+
+def hash_volume(volume: Volume) -> str:
+    """SHA-256 of a volume's content: voxels, their type, and the grid.
+
+    The same content hashes equally whatever the file's format: bytes are taken little-endian in
+    C order, and the matrix in single precision (NIfTI has no more) rounded to 1e-4.
+    """
+    digest = hashlib.sha256()
+    dtype = volume.array.dtype.newbyteorder("<")
+    digest.update(f"{dtype.kind}{dtype.itemsize} {volume.array.shape}".encode())
+    affine = np.round(volume.geometry.affine.astype(np.float32).astype(np.float64), 4) + 0.0
+    digest.update(affine.astype("<f8").tobytes())
+    for plane in volume.array:
+        digest.update(np.ascontiguousarray(plane, dtype=dtype).data)
+    return digest.hexdigest()
+
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """The volume as a SimpleITK image (a copy); booleans become uint8."""
+    return sitk_image(volume.array, volume.geometry)
+
+
+def sitk_image(array: npt.NDArray[np.generic], geometry: Geometry) -> sitk.Image:
+    """A ``[k, j, i]`` array on its grid as a SimpleITK image (a copy)."""
+    image = sitk.GetImageFromArray(_storable(array))
+    image.SetSpacing(geometry.spacing.tolist())
+    image.SetDirection(geometry.direction.ravel().tolist())
+    image.SetOrigin(geometry.origin.tolist())
+    return image
+
+
+def geometry_of(image: sitk.Image) -> Geometry:
+    """The grid of a three-dimensional SimpleITK image."""
+    size = image.GetSize()
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    return Geometry.from_parts(
+        (size[2], size[1], size[0]), image.GetSpacing(), direction, image.GetOrigin()
+    )
+
+
+def write_itk(image: sitk.Image, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a SimpleITK image compressed and atomically, with header fields where the format
+    has them. Raises as `write_volume`."""
+    for key, value in (metadata or {}).items():
+        image.SetMetaData(key, value)
+    # Level 1: a heatmap's float noise hardly shrinks further, and takes six times as long.
+    with atomic_path(path) as temporary, _narrow_path(temporary, writing=True) as file:
+        sitk.WriteImage(image, str(file), useCompression=True, compressionLevel=1)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block succeeds.
+
+    It ends like ``path``, so that libraries recognise the format. Nothing stays behind on
+    failure, and failures to write become `TomoSegError` ``output-no-space`` or
+    ``output-unwritable``.
+    """
+    suffix = ".seg.nrrd" if path.name.lower().endswith(".seg.nrrd") else suffix_of(path)
+    temporary = path.with_name(f".tomoseg-{uuid.uuid4().hex}{suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # SimpleITK only says that it failed; whether the disk is full has to be looked up.
+        number = getattr(error, "errno", None)
+        folder = path.parent
+        if number in (errno.ENOSPC, errno.EDQUOT) or _free_bytes(folder) < 1 << 20:
+            raise TomoSegError(
+                "output-no-space",
+                f"There is no space left in '{folder}' to write '{path.name}'.",
+                "Free some space, or choose an output folder on another disk.",
+            ) from error
+        raise TomoSegError(
+            "output-unwritable",
+            f"'{path}' cannot be written: {_last_line(error)}.",
+            "Check that the folder exists and that you may write in it.",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_nifti(path: Path) -> Volume:
+    try:
+        # Not memory-mapped: the volume must outlive a file that is replaced meanwhile.
+        image = nibabel.load(path, mmap=False)
+        shape, dtype = image.shape, image.get_data_dtype()
+    except (ImageFileError, HeaderDataError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise _broken(path, error) from error
+    if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
+        raise _unreadable(path, "it is not a NIfTI file")
+    # A trailing axis of length one is a 3D volume that some program wrote as 4D.
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or dtype.names is not None or dtype.kind == "c":
+        raise _not_3d(path, shape, dtype)
+    geometry = Geometry((shape[2], shape[1], shape[0]), _nifti_affine(image, path))
+    try:
+        array = _nifti_array(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise _broken(path, error) from error
+    # NIfTI has i fastest in memory; transposing makes the order [k, j, i] without copying.
+    array = np.ascontiguousarray(array.reshape(shape).T)
+    return Volume(array, geometry, path.name)
+
+
+def _nifti_array(proxy: ArrayProxy) -> npt.NDArray[np.generic]:
+    """Voxels in native byte order; scaled ones as whole numbers where possible, else float32."""
+    raw = np.asanyarray(proxy.get_unscaled())
+    raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    slope, inter = float(proxy.slope), float(proxy.inter)
+    if (slope, inter) == (1.0, 0.0):
+        return raw
+    if slope == 1.0 and inter.is_integer() and raw.dtype.kind in "iu" and raw.size:
+        low, high = int(raw.min()) + int(inter), int(raw.max()) + int(inter)
+        for dtype in (np.int16, np.int32):
+            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+                shifted = raw.astype(np.int32 if raw.dtype.itemsize < 4 else np.int64)
+                shifted += int(inter)
+                return shifted.astype(dtype, copy=False)
+    scaled = raw.astype(np.float64 if raw.dtype.itemsize == 8 else np.float32)
+    scaled *= slope
+    scaled += inter
+    return scaled
+
+
+def _nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
+    """Voxel index to LPS mm, from the sform if it is set, else the qform."""
+    header = image.header
+    sform, sform_code = header.get_sform(coded=True)
+    try:
+        qform, qform_code = header.get_qform(coded=True)
+    except HeaderDataError as error:
+        if not sform_code:
+            raise _unreadable(path, error) from error
+        qform, qform_code = None, 0
+    if sform_code:
+        ras = sform
+        if qform_code and qform is not None and not np.allclose(sform, qform, rtol=0, atol=0.1):
+            warnings.warn(
+                TomoSegWarning(
+                    "volume-two-orientations",
+                    f"'{path.name}' has an sform and a qform that differ; the sform is used.",
+                    "Programs that prefer the qform, Slicer among them, show it elsewhere.",
+                ),
+                stacklevel=2,
+            )
+    elif qform_code and qform is not None:
+        ras = qform
+    else:
+        warnings.warn(
+            TomoSegWarning(
+                "volume-no-orientation",
+                f"'{path.name}' does not say how it lies in the patient.",
+                "Its axes are taken to run to the patient's left, back and head, as ITK and "
+                "Slicer do; left and right may be wrong.",
+            ),
+            stacklevel=2,
+        )
+        return np.diag([*header.get_zooms()[:3], 1.0]).astype(np.float64)
+    try:
+        unit = _MM_PER_NIFTI_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    except KeyError:
+        unit = 1.0
+    affine = _LPS_FROM_RAS @ np.asarray(ras, dtype=np.float64)
+    affine[:3] *= unit
+    return affine
+
+
+def _to_nifti(volume: Volume) -> nibabel.Nifti1Image:
+    array = _storable(volume.array)
+    affine = _LPS_FROM_RAS @ volume.geometry.affine
+    # 64-bit integers are valid NIfTI, but nibabel wants to be told that they are meant.
+    image = nibabel.Nifti1Image(array.T, affine, dtype=array.dtype)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(1, 0)
+    return image
+
+
+def _read_itk(path: Path) -> Volume:
+    with _narrow_path(path, writing=False) as file:
+        image = read_itk_image(file, path)
+    array = sitk.GetArrayFromImage(image)
+    return Volume(array, geometry_of(image), path.name)
+
+
+def read_itk_image(file: Path, path: Path | None = None) -> sitk.Image:
+    """Read a 3D scalar NRRD or MetaImage file; ``path`` is what it is called in messages."""
+    path = file if path is None else path
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.SetImageIO("NrrdImageIO" if suffix_of(file) in (".nrrd", ".nhdr") else "MetaImageIO")
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(
+            reader.GetPixelID()
+        ):
+            raise _not_3d(path, (*size, reader.GetNumberOfComponents()), "vector")
+        if len(size) == 4 and size[3] == 1:
+            reader.SetExtractSize([*size[:3], 0])
+        elif len(size) != 3:
+            raise _not_3d(path, size, "scalar")
+        if 0 in size:
+            raise TomoSegError(
+                "volume-empty", f"'{path.name}' has no voxels.", "Export the volume again."
+            )
+        return reader.Execute()
+    except RuntimeError as error:
+        text = str(error)
+        if "irection" in text and ("determinant" in text or "singular" in text.lower()):
+            raise TomoSegError(
+                "geometry-singular",
+                f"The direction matrix of '{path.name}' is singular: its axes do not span space.",
+                "Repair the header, or convert the volume again from its DICOM files.",
+            ) from error
+        if "spacing" in text.lower() and "zero" in text.lower():
+            raise TomoSegError(
+                "volume-spacing",
+                f"'{path.name}' has a voxel size of zero.",
+                "Repair the header, or convert the volume again from its DICOM files.",
+            ) from error
+        if any(word in text for word in ("but received", "fread got only", "hit end of header")):
+            raise _broken(path, error) from error
+        raise _unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def _narrow_path(path: Path, *, writing: bool, windows: bool | None = None) -> Iterator[Path]:
+    """A path that ITK can open.
+
+    ITK's NRRD code opens files through the C library, which on Windows takes names in the
+    system's code page only; there a name outside ASCII is reached through a temporary copy with
+    a plain one. Elsewhere the path itself is fine.
+    """
+    if windows is None:
+        windows = sys.platform == "win32"
+    if not windows or str(path).isascii():
+        yield path
+        return
+    base = tempfile.gettempdir()
+    if not base.isascii():
+        base = os.environ.get("PUBLIC", base)
+    with tempfile.TemporaryDirectory(prefix="tomoseg-", dir=base) as folder:
+        narrow = Path(folder) / f"volume{suffix_of(path)}"
+        if writing:
+            yield narrow
+            shutil.copyfile(narrow, path)
+        else:
+            shutil.copyfile(path, narrow)
+            yield narrow
+
+
+def _storable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The array in a type and layout that every format has."""
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _is_finite(array: npt.NDArray[Any]) -> bool:
+    # Slice by slice: the test's temporary array stays small.
+    return array.dtype.kind in "iub" or all(bool(np.isfinite(plane).all()) for plane in array)
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return sys.maxsize
+
+
+def _times(values: npt.ArrayLike) -> str:
+    return " x ".join(f"{value:g}" for value in np.asarray(values).tolist())
+
+
+def _last_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")
+
+
+def _unreadable(path: Path, reason: object) -> TomoSegError:
+    return TomoSegError(
+        "volume-unreadable",
+        f"'{path.name}' cannot be read as {suffix_of(path)}: {_last_line(reason)}.",
+        f"Check that it is what its name says, one of: {READABLE}.",
+    )
+
+
+def _broken(path: Path, reason: object) -> TomoSegError:
+    return TomoSegError(
+        "volume-truncated",
+        f"'{path.name}' is incomplete or damaged: {_last_line(reason)}.",
+        "Copy or download the file again.",
+    )
+
+
+def _not_3d(path: Path, shape: object, dtype: object) -> TomoSegError:
+    return TomoSegError(
+        "volume-not-3d",
+        f"'{path.name}' is not a 3D volume of single values: {shape}, {dtype}.",
+        "Give one 3D image: extract one time point or channel, or convert colours to grey.",
+    )
