@@ -84,18 +84,14 @@ def read_volume(path: Path | str, *, single_slice: bool = False) -> Volume:
     if path.is_file() and suffix in NIFTI_SUFFIXES:
         volume = _read_nifti(path)
     elif path.is_file() and suffix in ITK_SUFFIXES:
-        volume = _read_itk(path)
+        volume, _ = read_itk_volume(path)
     else:
-        # pydicom is only imported where DICOM may be meant.
+        # Imported here: only where DICOM may be meant is pydicom worth its time.
         from TomoSegLib.imaging import dicom
 
         folder, series = dicom.split_path(path)
         if not folder.exists():
-            raise TomoSegError(
-                "volume-not-found",
-                f"There is no file or folder '{path}'.",
-                "Check the path; the current folder is " + f"'{Path.cwd()}'.",
-            )
+            raise _not_found(folder)
         if folder.is_file() and not dicom.is_dicom_file(folder):
             raise TomoSegError(
                 "volume-format",
@@ -371,16 +367,23 @@ def _to_nifti(volume: Volume) -> nibabel.Nifti1Image:
     return image
 
 
-def _read_itk(path: Path) -> Volume:
+def read_itk_volume(path: Path | str) -> tuple[Volume, dict[str, str]]:
+    """Read an NRRD or MetaImage file with its header fields, whatever its voxels hold.
+
+    Raises:
+        TomoSegError: As `read_volume`, except for what `check_volume` refuses.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise _not_found(path)
     with _narrow_path(path, writing=False) as file:
-        image = read_itk_image(file, path)
-    array = sitk.GetArrayFromImage(image)
-    return Volume(array, geometry_of(image), path.name)
+        image = _read_itk_image(file, path)
+    volume = Volume(sitk.GetArrayFromImage(image), geometry_of(image), path.name)
+    return volume, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
 
 
-def read_itk_image(file: Path, path: Path | None = None) -> sitk.Image:
+def _read_itk_image(file: Path, path: Path) -> sitk.Image:
     """Read a 3D scalar NRRD or MetaImage file; ``path`` is what it is called in messages."""
-    path = file if path is None else path
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -473,6 +476,14 @@ def _times(values: npt.ArrayLike) -> str:
 def _last_line(error: object) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__).rstrip(".")
+
+
+def _not_found(path: Path) -> TomoSegError:
+    return TomoSegError(
+        "volume-not-found",
+        f"There is no file or folder '{path}'.",
+        f"Check the path; the current folder is '{Path.cwd()}'.",
+    )
 
 
 def _unreadable(path: Path, reason: object) -> TomoSegError:
