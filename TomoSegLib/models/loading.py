@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.models.archives import load_exported, load_torchscript
 from TomoSegLib.models.card import ModelCard, Network
-from TomoSegLib.models.store import ModelFolder, find_model, verified_bytes
+from TomoSegLib.models.folder import MAX_FILE_BYTES, ModelFolder, verified_bytes
+from TomoSegLib.models.store import find_model
 
 ALLOWED_TARGETS = ("TomoSegLib.networks.", "monai.networks.nets.", "torch.nn.")
 
@@ -33,7 +35,7 @@ _MAX_HEADER_BYTES = 16 << 20
 
 
 @runtime_checkable
-class MappingEncoder(Protocol):
+class EncoderWithMap(Protocol):
     """A network that knows its own class activation map.
 
     ``head(features(x))`` is ``forward(x)``, and the sum of ``class_activation_map(features)``
@@ -85,7 +87,7 @@ class LoadedEncoder:
         self.card = card
         self.device = torch.device("cpu")
         self._layer = layer
-        self._own = network if layer is None and isinstance(network, MappingEncoder) else None
+        self._own = network if layer is None and isinstance(network, EncoderWithMap) else None
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         self._pair = False
@@ -218,13 +220,8 @@ class LoadedEncoder:
         """
         if not self.supports_cam:
             return None
-        side = self.card.slices.size
-        multiple = self.card.slices.multiple
-        # Two sizes tell the mean from the sum, where the network takes more than one.
-        small = side or multiple * -(-64 // multiple)
-        sizes = [(small, small), (small, small if side else small + 2 * multiple)]
         found: list[tuple[Tensor, Tensor, int]] = []
-        for seed, size in enumerate(sizes):
+        for seed, size in enumerate((self._probe_sizes * 2)[:2]):
             logits, features = self.forward_with_features(self._probe(2, size, seed))
             (gradient,) = torch.autograd.grad(logits.sum(), features)
             weights = gradient[0, :, 0, 0]
@@ -242,12 +239,20 @@ class LoadedEncoder:
         tolerance = 1e-3 * max(1.0, float(b0.abs().max()))
         if not torch.allclose(torch.cat([b0, b1]), b0[0].expand(4), rtol=0, atol=tolerance):
             return None
-        near = {"rtol": 1e-3, "atol": 1e-5 * float((w0 * n0).abs().max())}
-        if torch.allclose(w0 * n0, w1 * n1, **near):
+        if torch.allclose(w0 * n0, w1 * n1, rtol=1e-3, atol=1e-5 * float((w0 * n0).abs().max())):
             return LinearHead((w0 * n0).cpu(), float(b0[0]), "mean")
-        if torch.allclose(w0, w1, **near):
+        if torch.allclose(w0, w1, rtol=1e-3, atol=1e-5 * float(w0.abs().max())):
             return LinearHead(w0.cpu(), float(b0[0]), "sum")
         return None
+
+    @property
+    def _probe_sizes(self) -> list[tuple[int, int]]:
+        """The card's one size of slices, or two sizes that it allows."""
+        if self.card.slices.size:
+            return [(self.card.slices.size,) * 2]
+        multiple = self.card.slices.multiple
+        side = multiple * -(-64 // multiple)
+        return [(side, side), (side, side + 2 * multiple)]
 
     def _probe(self, batch: int, size: tuple[int, int], seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -272,32 +277,50 @@ class LoadedEncoder:
         raise self._invalid(f"it returns {tuple(logits.shape)}, which has no logit {index}")
 
     def _check(self) -> None:
-        """One pass through the network: whether it takes the card's slices and gives numbers."""
-        side = self.card.slices.size or self.card.slices.multiple * -(
-            -64 // self.card.slices.multiple
-        )
+        """Whether the network takes the card's slices and answers each by itself with a number."""
+        side = self.card.slices.size
+        first, *others = self._probe_sizes
+        slices = self._probe(3, first, 0)
+        slices[2] *= 4  # a slice unlike the others, which would disturb them if anything can
         try:
             with torch.no_grad():
-                logits, features = self._forward(self._probe(2, (side, side), 0))
+                logits, features = self._forward(slices)
+                again, _ = self._forward(slices[:2])
+                for size in others:
+                    self._forward(self._probe(2, size, 0))
         except TomoSegError:
             raise
         except Exception as error:  # anything that a foreign network may raise
+            size_words = f"{side} x {side}" if side else "different sizes in"
             raise self._invalid(
-                f"it fails on slices of {self.channels} channels and {side} x {side} pixels: "
+                f"it fails on slices of {self.channels} channels and {size_words} pixels: "
                 f"{(str(error) or type(error).__name__).strip().splitlines()[0][:300]}"
             ) from None
-        if logits.shape != (2,) or not bool(torch.isfinite(logits).all()):
+        if logits.shape != (3,) or not bool(torch.isfinite(logits).all()):
             raise self._invalid("its logits are not one finite number per slice")
-        self._pair = features is not None
+        # An exported program keeps the mode it was exported in: in training mode, batch norm
+        # mixes the slices of a batch and dropout is random.
+        tolerance = 1e-3 * max(1.0, float(logits.abs().max()))
+        if again.shape != (2,) or float((logits[:2] - again).abs().max()) > tolerance:
+            raise self._invalid(
+                "its logits depend on the other slices or on chance; was it exported in "
+                "training mode?"
+            )
         if features is not None and (not isinstance(features, Tensor) or features.ndim != 4):
             raise self._invalid("its second output is not features (B, F, h, w)")
-        if self._layer is not None:
-            try:
-                found = self.forward_with_features(self._probe(1, (side, side), 0))[1]
-            except RuntimeError as error:
-                raise self._invalid(f"its feature layer cannot be used: {error}") from None
-            if found.ndim != 4:
-                raise self._invalid(f"its feature layer gives {tuple(found.shape)}, not 4 axes")
+        self._pair = features is not None
+        if self.supports_cam:
+            self._check_features(slices[:2])
+
+    def _check_features(self, slices: Tensor) -> None:
+        try:
+            logits, features = self.forward_with_features(slices)
+            torch.autograd.grad(logits.sum(), features)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0][:300]
+            raise self._invalid(f"its logits do not follow from its features: {reason}") from None
+        if features.ndim != 4:
+            raise self._invalid(f"its features have the axes {tuple(features.shape)}, not 4")
 
     def _invalid(self, reason: str) -> TomoSegError:
         return TomoSegError(
@@ -340,7 +363,11 @@ def load_encoder(
                     "Correct network.features on the model's card.",
                 ) from None
     else:
-        raise NotImplementedError(card.network.format)
+        load = load_torchscript if card.network.format == "torchscript" else load_exported
+        network = load(content, card.network.file)
+        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise _bad_weights(card.network.file, f"{name} holds values that are not finite")
     return LoadedEncoder(network, card, layer).to(device)
 
 
@@ -357,11 +384,27 @@ def build_network(spec: Network) -> nn.Module:
             raise _bad_arguments(spec, f"{name} is not allowed: weights come from the model's file")
     if "pretrained" in inspect.signature(network_class).parameters:
         arguments["pretrained"] = False
+    _check_size(network_class, arguments, spec)
     try:
         network: nn.Module = network_class(**arguments)
     except Exception as error:  # a constructor may raise anything at wrong arguments
         raise _bad_arguments(spec, str(error) or type(error).__name__) from None
     return network.float()
+
+
+def _check_size(
+    network_class: Callable[..., nn.Module], arguments: dict[str, Any], spec: Network
+) -> None:
+    """Refuse a network that is larger than any file of weights, before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            network = network_class(**arguments)
+    except Exception:
+        # Some classes cannot be built without memory; wrong arguments show when it is built.
+        return
+    size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    if size > MAX_FILE_BYTES:
+        raise _bad_arguments(spec, f"its weights would take {size} bytes")
 
 
 def _bad_arguments(spec: Network, reason: str) -> TomoSegError:
@@ -437,14 +480,15 @@ def read_weights(content: bytes, file: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    if content[:2] == b"PK" or content[:1] == b"\x80":
-        raise TomoSegError(
-            "model-weights-pickle",
-            f"{file} is a pickle, which can run any program when it is opened.",
-            "Ask the model's authors for its weights as safetensors.",
-        )
     length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or length > min(_MAX_HEADER_BYTES, len(content) - 8):
+    # A header begins at once; its length may well begin like a pickle or a zip archive does.
+    if content[8:9] != b"{" or length > min(_MAX_HEADER_BYTES, len(content) - 8):
+        if content[:2] == b"PK" or content[:1] == b"\x80":
+            raise TomoSegError(
+                "model-weights-pickle",
+                f"{file} is a pickle, which can run any program when it is opened.",
+                "Ask the model's authors for its weights as safetensors.",
+            )
         raise _bad_weights(file, "it is not a safetensors file, or damaged")
     try:
         header = json.loads(content[8 : 8 + length])

@@ -40,6 +40,7 @@ class BrightArea(nn.Module):
         self.stride = stride
         self.ramps = nn.Conv2d(channels, 2, kernel_size=1)
         self.classifier = nn.Linear(2, 1)
+        assert self.ramps.bias is not None
         with torch.no_grad():
             self.ramps.weight.zero_()
             self.ramps.weight[:, 0] = 1.0
@@ -62,7 +63,7 @@ class BrightArea(nn.Module):
         return logits[:, 0]
 
     def class_activation_map(self, features: Tensor) -> Tensor:
-        """``(B, 2, h, w)`` features to ``(B, h, w)`` maps that sum to the logit without its bias."""
+        """``(B, 2, h, w)`` features to ``(B, h, w)`` maps; sum and bias make the logit."""
         return torch.einsum("bfhw,f->bhw", features, self.classifier.weight[0])
 
     def forward(self, x: Tensor) -> Tensor:
