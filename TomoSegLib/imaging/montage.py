@@ -1,0 +1,329 @@
+"""A picture of a scan with its heatmap and mask that a radiologist can judge.
+
+Slices are shown in the patient's orthogonal planes, resampled to square pixels, in radiological
+convention: axial and coronal slices with the patient's right at the left of the picture, sagittal
+slices with the front at the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from TomoSegLib.imaging.foreground import BoolArray, nonzero_mask
+from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.imaging.preprocessing import Float32Array, sample_on
+from TomoSegLib.imaging.volume import Geometry, Volume
+
+_COLUMNS = 3
+_INCHES_PER_PANEL = 1.9
+_DPI = 150
+_INK = "#e8e8e8"
+_CONTOUR = "#00e5ff"
+_COLORMAP = "inferno"
+# Largest number of display voxels along a side; what is finer is not seen at this size.
+_LARGEST_SIDE = 300
+
+
+@dataclass(frozen=True)
+class _View:
+    """One anatomical plane of an LPS display grid ``[z, y, x]`` and how it is laid on paper."""
+
+    name: str
+    axis: int  # of the array [z, y, x], across the slices
+    letters: tuple[str, str, str, str]  # left, right, top, bottom
+
+    def cut(self, array: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
+        """The slice, rows from top to bottom and columns from left to right of the picture.
+
+        In LPS x runs to the patient's left, which is the right of the picture; y runs to the back,
+        which is the picture's bottom (axial) or right (sagittal); z runs to the head, its top.
+        """
+        plane = array.take(index, axis=self.axis)
+        return plane if self.axis == 0 else plane[::-1]
+
+
+_VIEWS = (
+    _View("axial", 0, ("R", "L", "A", "P")),
+    _View("coronal", 1, ("R", "L", "S", "I")),
+    _View("sagittal", 2, ("A", "P", "S", "I")),
+)
+
+
+def montage(
+    volume: Volume,
+    heatmap: npt.NDArray[Any] | None,
+    mask: npt.NDArray[Any] | None,
+    path: Path,
+    *,
+    title: str,
+    footer: str,
+    foreground: npt.NDArray[np.bool_] | None = None,
+    threshold: float | None = None,
+) -> None:
+    """Draw axial, coronal and sagittal slices, each plain and with heatmap and mask, as PNG.
+
+    The slices run through the mask's extent, or around the heatmap's peak, or through the middle.
+    The heatmap is drawn from a third of its 99.9th percentile upwards, more opaque where it is
+    stronger; the mask is an outline.
+
+    Args:
+        volume: The scan.
+        heatmap: ``[k, j, i]`` values on its grid, or None.
+        mask: ``[k, j, i]`` non-zero inside, on its grid, or None.
+        path: The PNG file.
+        title: The line above.
+        footer: Small print below.
+        foreground: ``[k, j, i]`` bool: where grey levels matter; they are stretched over its
+            percentiles. Default: whatever is not background.
+        threshold: Heatmap value to mark on the colour bar.
+
+    Raises:
+        TomoSegError: ``output-no-space`` or ``output-unwritable``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    grid = display_grid(volume)
+    image = sample_on(volume.array, volume.geometry, grid, outside=np.nan, antialias=True)
+    shown_heatmap = _on(heatmap, volume.geometry, grid)
+    shown_mask = _on(None if mask is None else mask != 0, volume.geometry, grid)
+    low, high = display_window(volume.array, foreground)
+    levels = None if shown_heatmap is None else heatmap_range(shown_heatmap)
+    centers, spans = _slice_positions(shown_heatmap, shown_mask, grid)
+
+    paired = shown_heatmap is not None or shown_mask is not None
+    columns = _COLUMNS * (2 if paired else 1)
+    sizes = np.array(grid.shape, dtype=float)
+    heights = np.array([sizes[1], sizes[0], sizes[0]])
+    widths = np.array([sizes[2], sizes[2], sizes[1]])
+    # Every row is scaled to the same width per panel, so that its height follows.
+    panel = _INCHES_PER_PANEL
+    row_inches = panel * heights / widths.max()
+    top, bottom, gap = 0.45, 0.8, 0.04
+    figure = Figure(
+        figsize=(columns * (panel + gap) + 0.3, float(row_inches.sum()) + top + bottom + 0.1),
+        facecolor="black",
+    )
+    FigureCanvasAgg(figure)
+    width_in, height_in = figure.get_size_inches()
+    figure.text(
+        0.15 / width_in,
+        1 - 0.14 / height_in,
+        title,
+        color=_INK,
+        fontsize=10,
+        va="top",
+        weight="bold",
+    )
+    figure.text(0.15 / width_in, 0.1 / height_in, footer, color="#9a9a9a", fontsize=6, va="bottom")
+
+    color_image = None
+    y_in = height_in - top
+    for view, row_height, row_width in zip(_VIEWS, row_inches, widths, strict=True):
+        y_in -= row_height + gap
+        for column in range(_COLUMNS):
+            position = _position(centers[view.axis], spans[view.axis], column)
+            index = int(np.clip(round(position), 0, grid.shape[view.axis] - 1))
+            for overlaid in (False, True) if paired else (False,):
+                slot = column * (2 if paired else 1) + int(overlaid)
+                axes = figure.add_axes(
+                    (
+                        (0.15 + slot * (panel + gap)) / width_in,
+                        y_in / height_in,
+                        panel / width_in,
+                        row_height / height_in,
+                    )
+                )
+                _draw_image(axes, view.cut(image, index), low, high)
+                # All rows share one scale of millimetres: narrower planes are centred.
+                spare = (widths.max() - row_width) / 2
+                axes.set_xlim(-0.5 - spare, row_width - 0.5 + spare)
+                if overlaid:
+                    if shown_heatmap is not None and levels is not None:
+                        color_image = _draw_heatmap(axes, view.cut(shown_heatmap, index), levels)
+                    if shown_mask is not None:
+                        _draw_outline(axes, view.cut(shown_mask, index))
+                else:
+                    _draw_labels(axes, view, grid, index, scale_bar=column == 0)
+    text = f"{volume.name}: grey {low:.4g} to {high:.4g}; the patient's right is at the left"
+    _draw_legend(figure, color_image, shown_mask is not None, threshold, text)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, facecolor="black")
+
+
+def display_grid(volume: Volume) -> Geometry:
+    """An isotropic grid along the patient's axes (x left, y back, z head) around the object."""
+    geometry = volume.geometry
+    corners = _object_corners(volume)
+    first, last = corners.min(axis=0), corners.max(axis=0)
+    spacing = max(float(geometry.spacing.min()), float((last - first).max()) / _LARGEST_SIDE)
+    size = np.maximum(np.ceil((last - first) / spacing).astype(int), 1)
+    origin = (first + last) / 2 - (size - 1) / 2 * spacing
+    return Geometry.from_parts(
+        (int(size[2]), int(size[1]), int(size[0])), [spacing] * 3, None, origin
+    )
+
+
+def display_window(
+    array: npt.NDArray[Any], foreground: npt.NDArray[np.bool_] | None = None
+) -> tuple[float, float]:
+    """Black and white: the 0.5th and 99.8th percentile of the foreground."""
+    step = max(1, round((array.size / 2e6) ** (1 / 3)))
+    coarse = array[::step, ::step, ::step]
+    if foreground is None:
+        values = coarse[nonzero_mask(coarse)]
+    else:
+        values = coarse[foreground[::step, ::step, ::step]]
+    if values.size == 0:
+        values = coarse.ravel()
+    low, high = (float(v) for v in np.percentile(values, [0.5, 99.8]))
+    if array.dtype.kind in "if" and float(array.min()) <= -900 and low < -500:
+        # Hounsfield units: soft tissue in the middle, lung and bone still drawn.
+        return max(low, -1000.0), min(high, 600.0)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def heatmap_range(heatmap: npt.NDArray[Any]) -> tuple[float, float]:
+    """Values at which the overlay begins and saturates."""
+    positive = heatmap[heatmap > 0]
+    if positive.size == 0:
+        return 0.0, 1.0
+    top = float(np.percentile(positive, 99.9))
+    return top / 3, top
+
+
+def _object_corners(volume: Volume) -> npt.NDArray[np.float64]:
+    """Corners of the box of voxels that are not background, outer edges, LPS mm."""
+    mask = nonzero_mask(volume.array)
+    ends = []
+    for axis in (2, 1, 0):
+        others = tuple(other for other in range(3) if other != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        n = mask.shape[axis]
+        margin = 0.03 * n
+        first, last = (occupied[0], occupied[-1]) if occupied.size else (0, n - 1)
+        ends.append((max(first - 0.5 - margin, -0.5), min(last + 0.5 + margin, n - 0.5)))
+    return volume.geometry.index_to_lps(
+        [(i, j, k) for i in ends[0] for j in ends[1] for k in ends[2]]
+    )
+
+
+def _on(array: npt.NDArray[Any] | None, geometry: Geometry, grid: Geometry) -> Float32Array | None:
+    return None if array is None else sample_on(array, geometry, grid, antialias=True)
+
+
+def _slice_positions(
+    heatmap: Float32Array | None, mask: Float32Array | None, grid: Geometry
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Centre and extent of the slices to show along z, y, x, in display voxels."""
+    inside: BoolArray | None = None
+    if mask is not None and mask.max() >= 0.5:
+        inside = _largest(mask >= 0.5)
+    elif heatmap is not None and heatmap.max() > 0:
+        inside = _largest(heatmap >= 0.5 * heatmap.max())
+    if inside is None:
+        return [(n - 1) / 2 for n in grid.shape], [0.5 * n for n in grid.shape]
+    centers, spans = [], []
+    for axis in range(3):
+        area = inside.sum(axis=tuple(other for other in range(3) if other != axis))
+        occupied = np.flatnonzero(area)
+        centers.append(float(np.average(np.arange(area.size), weights=area)))
+        spans.append(float(occupied[-1] - occupied[0] + 1))
+    return centers, spans
+
+
+def _largest(mask: BoolArray) -> BoolArray:
+    from skimage.measure import label
+
+    labels = label(mask)
+    return np.asarray(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
+
+
+def _position(center: float, span: float, column: int) -> float:
+    """Three slices: before, through and behind the centre, within the extent."""
+    return center + (column - 1) * 0.3 * span
+
+
+def _draw_image(axes: Any, plane: Float32Array, low: float, high: float) -> None:
+    axes.imshow(
+        np.nan_to_num(plane, nan=low), cmap="gray", vmin=low, vmax=high, interpolation="bilinear"
+    )
+    axes.set_axis_off()
+
+
+def _draw_heatmap(axes: Any, plane: Float32Array, levels: tuple[float, float]) -> Any:
+    begin, top = levels
+    # Opacity rises from nothing at the beginning of the scale: no hard edge where none is.
+    alpha = np.clip((plane - begin) / max(top - begin, 1e-12), 0, 1) ** 0.7 * 0.55
+    return axes.imshow(
+        plane, cmap=_COLORMAP, vmin=begin, vmax=top, alpha=alpha, interpolation="bilinear"
+    )
+
+
+def _draw_outline(axes: Any, plane: Float32Array) -> None:
+    if plane.max() >= 0.5 > plane.min():
+        axes.contour(plane, levels=[0.5], colors=[_CONTOUR], linewidths=0.8)
+
+
+def _draw_labels(axes: Any, view: _View, grid: Geometry, index: int, *, scale_bar: bool) -> None:
+    style: dict[str, Any] = _text_style() | {"fontsize": 7, "transform": axes.transAxes}
+    left, right, top, bottom = view.letters
+    axes.text(0.02, 0.5, left, ha="left", va="center", **style)
+    axes.text(0.98, 0.5, right, ha="right", va="center", **style)
+    axes.text(0.5, 0.98, top, ha="center", va="top", **style)
+    axes.text(0.5, 0.02, bottom, ha="center", va="bottom", **style)
+    position = grid.origin[2 - view.axis] + index * grid.spacing[0]
+    letter = ("SI", "PA", "LR")[view.axis][int(position < 0)]
+    axes.text(
+        0.02,
+        0.98,
+        f"{letter} {abs(position):.0f} mm",
+        ha="left",
+        va="top",
+        **style | {"fontsize": 6},
+    )
+    if scale_bar:
+        width, height = (abs(a - b) for a, b in (axes.get_xlim(), axes.get_ylim()))
+        length_mm = 50.0 if width * grid.spacing[0] > 120 else 10.0
+        length = length_mm / grid.spacing[0]
+        x0, y0 = axes.get_xlim()[0] + 0.03 * width, max(axes.get_ylim()) - 0.05 * height
+        axes.plot([x0, x0 + length], [y0, y0], color=_INK, linewidth=1.5, solid_capstyle="butt")
+        axes.text(x0, y0 - 0.015 * height, f"{length_mm:g} mm", va="bottom", **_text_style())
+
+
+def _text_style() -> dict[str, Any]:
+    """Light letters with a dark rim, legible on any grey."""
+    from matplotlib.patheffects import withStroke
+
+    rim = withStroke(linewidth=1.5, foreground="black")
+    return {"color": _INK, "fontsize": 6, "path_effects": [rim]}
+
+
+def _draw_legend(
+    figure: Any, color_image: Any, has_mask: bool, threshold: float | None, text: str
+) -> None:
+    width_in, height_in = figure.get_size_inches()
+    left = 0.15
+    if color_image is not None:
+        bar = figure.add_axes((left / width_in, 0.6 / height_in, 2.2 / width_in, 0.09 / height_in))
+        scale = figure.colorbar(color_image, cax=bar, orientation="horizontal")
+        scale.solids.set_alpha(1)
+        scale.ax.tick_params(colors=_INK, labelsize=6, length=2, pad=1)
+        scale.outline.set_edgecolor("#606060")
+        if threshold is not None:
+            scale.ax.axvline(threshold, color=_CONTOUR, linewidth=1.2)
+        figure.text(
+            (left + 2.3) / width_in, 0.6 / height_in, "heatmap", color=_INK, fontsize=7, va="bottom"
+        )
+        left += 3.0
+    if has_mask:
+        figure.text(
+            left / width_in, 0.6 / height_in, "\u2014 mask", color=_CONTOUR, fontsize=7, va="bottom"
+        )
+    figure.text(0.15 / width_in, 0.26 / height_in, text, color=_INK, fontsize=6, va="bottom")
