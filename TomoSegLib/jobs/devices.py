@@ -51,6 +51,17 @@ def choose_device(name: str) -> str:
     return device
 
 
+def device_title(device: str) -> str:
+    """What the device is called by its maker, e.g. for ``result.json``."""
+    import platform
+
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
 def _unavailable(name: str, reason: str) -> TomoSegError:
     return TomoSegError(
         "device-unavailable",

@@ -94,7 +94,8 @@ class RunJob(JobModel):
         filter_order: Order p of the filter ``|k|^p``.
         cutoff: Cutoff as a fraction of the Nyquist frequency.
         window: Apodisation of the filter.
-        threshold: ``card``, ``otsu``, ``percentile:Q`` or a number in the heatmap's units.
+        threshold: ``card``, ``otsu``, ``percentile:Q`` or a number in the heatmap's units; None:
+            the card's, or Otsu's with a warning where the card has none for the method.
         components: Which connected components of the mask are kept.
         minimum_size_ml: Smaller components are dropped.
         region: Reconstruct only this box; outside of it the heatmap is 0.
@@ -132,7 +133,7 @@ class RunJob(JobModel):
     filter_order: Annotated[float, Field(ge=0, le=2)] | None = None
     cutoff: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
-    threshold: float | str = "card"
+    threshold: float | str | None = None
     components: Components | None = None
     minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     region: Region | None = None
@@ -147,7 +148,7 @@ class RunJob(JobModel):
 
     @field_validator("threshold")
     @classmethod
-    def _known_threshold(cls, threshold: float | str) -> float | str:
+    def _known_threshold(cls, threshold: float | str | None) -> float | str | None:
         if isinstance(threshold, float) and not math.isfinite(threshold):
             raise ValueError("the threshold is not a finite number")
         if isinstance(threshold, str) and threshold not in _THRESHOLD_WORDS:
@@ -250,7 +251,7 @@ def parse_job_text(text: str, folder: Path | None = None) -> RunJob | ProbeJob:
     return parse_job(document, folder)
 
 
-_HINT = "Correct this setting; the fields are described in TomoSegLib/jobs/document.py."
+_HINT = "Correct this setting; 'tomoseg run --help' and TomoSegLib/jobs/document.py describe it."
 
 
 def _describe(error: ValidationError) -> str:

@@ -1,164 +1,143 @@
-"""``result.json``: what was done, to what, with what, and what came out.
-
-It holds all that is needed to do it again (the job with every setting filled in, and the hashes
-of inputs and model) and to tell whether the same came out (the hashes of the files).
-"""
+"""The record of a run: measuring what came out and writing ``result.json``."""
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import platform
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import NamedTuple
 
-from pydantic import Field, ValidationError
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
 
-from TomoSegLib.errors import TomoSegError
-from TomoSegLib.jobs.document import JobModel, RunJob
-from TomoSegLib.models.card import Label, MethodSettings, Threshold
-
-Vector = tuple[float, float, float]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Input(JobModel):
-    """A file that went in.
-
-    Attributes:
-        path: Where it was.
-        hash: SHA-256 of its content (voxels and geometry), the same in every file format.
-        shape: Voxels along ``(k, j, i)``.
-        spacing_mm: Voxel size along ``(i, j, k)``.
-    """
-
-    path: str
-    hash: Sha256
-    shape: tuple[int, int, int]
-    spacing_mm: Vector
-
-
-class Model(JobModel):
-    """The model; ``simulated``: it has learnt from simulated data."""
-
-    name: str
-    version: str
-    hash: Sha256
-    path: str
-    labels: list[Label]
-    simulated: bool
-    license: str
+import TomoSegLib
+from TomoSegLib.heatmaps.peaks import find_peaks
+from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.jobs.devices import device_title
+from TomoSegLib.jobs.document import RunJob
+from TomoSegLib.jobs.events import WarningEvent
+from TomoSegLib.jobs.probe import package_versions
+from TomoSegLib.jobs.result import (
+    Directions,
+    Environment,
+    Heatmap,
+    HeatmapPeak,
+    Input,
+    Mask,
+    Model,
+    RunNote,
+    RunResult,
+    Vector,
+)
+from TomoSegLib.jobs.settings import method_settings, some
+from TomoSegLib.models.folder import ModelFolder, model_hash
+from TomoSegLib.tomography.directions import parse_directions
 
 
-class Directions(JobModel):
-    """The directions in the order of use: unit vectors, LPS, and their quadrature weights."""
+class Inputs(NamedTuple):
+    """What went in: the channels by name, and the foreground mask where one was given."""
 
-    name: str
-    vectors: list[Vector]
-    weights: list[float]
-
-
-class HeatmapPeak(JobModel):
-    """A local maximum of the heatmap: voxel ``(i, j, k)``, its place in LPS mm, its value."""
-
-    ijk: tuple[int, int, int]
-    lps_mm: Vector
-    value: float
-
-
-class Heatmap(JobModel):
-    """Figures of the heatmap within the foreground."""
-
-    minimum: float
-    maximum: float
-    mean: float
-    peaks: list[HeatmapPeak]
-
-
-class Mask(JobModel):
-    """Figures of the mask; ``threshold`` is the heatmap value that was used."""
-
-    threshold: float
-    voxels: int
-    volume_ml: float
-    components: int
-
-
-class Environment(JobModel):
-    """What it ran on."""
-
-    python: str
-    platform: str
-    packages: dict[str, str | None]
-    device: str
-    device_name: str
-    threads: int
-
-
-class RunNote(JobModel):
-    """A warning that the run gave."""
-
-    code: str
-    message: str
-    hint: str = ""
-
-
-class RunResult(JobModel):
-    """The content of ``result.json``, schema version 1.
-
-    Attributes:
-        tomoseg: Version of this program.
-        job: The job with every setting filled in.
-        settings: The method's settings as they were used.
-        card_threshold: The threshold on the model's card for this method.
-        timings_s: Seconds that each stage took.
-        created_at: UTC, ISO 8601.
-        files: SHA-256 of each file that was written beside this one.
-    """
-
-    schema_version: Literal[1] = 1
-    tomoseg: str
-    job: RunJob
-    inputs: dict[str, Input]
+    channels: dict[str, Input]
     foreground: Input | None
-    model: Model
-    settings: MethodSettings
-    card_threshold: Threshold | None
-    directions: Directions
-    heatmap: Heatmap
-    mask: Mask
-    environment: Environment
-    timings_s: dict[str, float]
-    warnings: list[RunNote]
-    created_at: str
-    files: dict[str, Sha256]
 
 
-def read_result(path: Path) -> RunResult:
-    """Read a ``result.json`` (or the one in a folder).
+def describe_input(path: str, volume: Volume, digest: str) -> Input:
+    """An input file for the record."""
+    return Input(
+        path=path,
+        hash=digest,
+        shape=volume.geometry.shape,
+        spacing_mm=_vector(volume.geometry.spacing),
+    )
 
-    Raises:
-        TomoSegError: ``result-unreadable`` or ``result-invalid``.
-    """
-    path = path / "result.json" if path.is_dir() else path
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TomoSegError(
-            "result-unreadable",
-            f"The result {path} cannot be read: {error.strerror or error}.",
-            "Give the path of a result.json that 'tomoseg run' has written.",
-        ) from None
-    try:
-        return RunResult.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TomoSegError(
-            "result-invalid",
-            f"{path} is not a result of this program{f' ({where})' if where else ''}: "
-            f"{first['msg'].splitlines()[0]}.",
-            "Give the path of a result.json that 'tomoseg run' has written.",
-        ) from None
+
+def measure_heatmap(
+    heatmap: npt.NDArray[np.float32], foreground: npt.NDArray[np.bool_], geometry: Geometry
+) -> Heatmap:
+    """Figures of a heatmap within the foreground."""
+    values = heatmap[foreground]
+    return Heatmap(
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        mean=float(values.mean(dtype=np.float64)),
+        peaks=[
+            HeatmapPeak(ijk=peak.ijk, lps_mm=peak.lps, value=peak.value)
+            for peak in find_peaks(heatmap, foreground, geometry)
+        ],
+    )
+
+
+def measure_mask(mask: npt.NDArray[np.uint8], threshold: float, geometry: Geometry) -> Mask:
+    """Figures of a mask; components are 26-connected."""
+    voxels = int(np.count_nonzero(mask))
+    components = 0
+    if voxels:
+        box = ndimage.find_objects(mask != 0)[0]
+        components = int(ndimage.label(mask[box], structure=np.ones((3, 3, 3)))[1])
+    return Mask(
+        threshold=threshold,
+        voxels=voxels,
+        volume_ml=voxels * geometry.voxel_volume_ml,
+        components=components,
+    )
+
+
+def write_result(
+    folder: Path,
+    *,
+    job: RunJob,
+    model: ModelFolder,
+    inputs: Inputs,
+    heatmap: Heatmap,
+    mask: Mask,
+    device: str,
+    timings_s: dict[str, float],
+    warnings: Sequence[WarningEvent],
+) -> None:
+    """Write ``result.json`` beside the files that it describes."""
+    card = model.card
+    directions = parse_directions(some(job.directions)).in_progressive_order()
+    result = RunResult(
+        tomoseg=TomoSegLib.__version__,
+        job=job,
+        inputs=inputs.channels,
+        foreground=inputs.foreground,
+        model=Model(
+            name=card.name,
+            version=card.version,
+            hash=model_hash(model),
+            path=str(model.path),
+            labels=card.labels,
+            simulated=card.training_data.simulated,
+            license=card.license,
+        ),
+        settings=method_settings(job, card),
+        directions=Directions(
+            name=directions.name,
+            vectors=[_vector(vector) for vector in directions.vectors],
+            weights=directions.weights.tolist(),
+        ),
+        heatmap=heatmap,
+        mask=mask,
+        environment=Environment(
+            python=f"{platform.python_implementation()} {platform.python_version()}",
+            platform=platform.platform(),
+            packages=package_versions(),
+            device=device,
+            device_name=device_title(device),
+            threads=torch.get_num_threads(),
+        ),
+        timings_s=timings_s,
+        warnings=[RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings],
+        created_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
+    )
+    text = result.model_dump_json(indent=2) + "\n"
+    (folder / "result.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def file_hash(path: Path) -> str:
@@ -170,6 +149,6 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def python_version() -> str:
-    """E.g. ``CPython 3.12.4``."""
-    return f"{platform.python_implementation()} {platform.python_version()}"
+def _vector(values: npt.NDArray[np.float64]) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

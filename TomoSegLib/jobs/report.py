@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 import psutil
 
+from TomoSegLib.errors import TomoSegWarning
 from TomoSegLib.jobs.events import Event, PreviewEvent, ProgressEvent, WarningEvent
 
 _INTERVAL_S = 0.2
@@ -62,6 +65,29 @@ class Reporter:
     def preview(self, path: str, directions: int) -> None:
         """A preview is complete in its file."""
         self._emit(PreviewEvent(path, directions))
+
+    @contextlib.contextmanager
+    def collecting_warnings(self) -> Iterator[None]:
+        """Report each `TomoSegWarning` that is issued in the block; others stay on stderr."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", TomoSegWarning)
+            show = warnings.showwarning
+
+            def report(
+                message: Warning | str,
+                category: type[Warning],
+                filename: str,
+                lineno: int,
+                file: TextIO | None = None,
+                line: str | None = None,
+            ) -> None:
+                if isinstance(message, TomoSegWarning):
+                    self.warn(message.code, message.message, message.hint)
+                else:
+                    show(message, category, filename, lineno, file, line)
+
+            warnings.showwarning = report
+            yield
 
     def _progress(self, stage: str, done: int, total: int, eta_s: float | None) -> None:
         self._emit(

@@ -50,7 +50,8 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         if isinstance(job, RunJob):
             from TomoSegLib.jobs.run import run
 
-            run(job, Path(results), reporter)
+            with reporter.collecting_warnings():
+                run(job, Path(results), reporter)
             return ResultEvent(job.output)
         from TomoSegLib.jobs.probe import probe
 

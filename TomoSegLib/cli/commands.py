@@ -1,0 +1,106 @@
+"""What ``tomoseg run``, ``rerun`` and ``doctor`` do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from TomoSegLib.cli.console import JobFailed, follow_job
+
+EXIT_DIFFERENT = 3
+
+
+def run(document: dict[str, Any]) -> int:
+    """Run a job and say in short what came out."""
+    from TomoSegLib.jobs.document import parse_job
+
+    parse_job(document)  # refuse at once what no worker is needed for
+    try:
+        outcome = follow_job(document)
+    except JobFailed as failure:
+        return failure.status
+    assert outcome.path is not None
+    _print_summary(Path(outcome.path))
+    return 0
+
+
+def rerun(path: Path, output: Path, device: str | None, overwrite: bool) -> int:
+    """Run the job of a ``result.json`` again and compare the files."""
+    from TomoSegLib.jobs.result import read_result, repeated
+
+    before = read_result(path)
+    job = repeated(before, output, device=device, overwrite=overwrite)
+    status = run(job.model_dump(mode="json"))
+    if status:
+        return status
+    after = read_result(output)
+    different = sorted(name for name in before.files if after.files.get(name) != before.files[name])
+    if different:
+        print(f"DIFFERENT from {path}: {', '.join(different)}")
+        for what in ("platform", "python", "packages", "device_name", "threads"):
+            old, new = getattr(before.environment, what), getattr(after.environment, what)
+            if old != new:
+                print(f"  {what}: then {old}, now {new}")
+        return EXIT_DIFFERENT
+    print(f"identical: all {len(before.files)} files are the same as those of {path}")
+    return 0
+
+
+def doctor(as_json: bool) -> int:
+    """Probe this machine through the worker, as the panel does."""
+    try:
+        found = follow_job({"kind": "probe"}).data
+    except JobFailed as failure:
+        return failure.status
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print(f"Python      {found['python']['version']}  {found['python']['executable']}")
+    print(f"platform    {found['platform']}")
+    torch = found["torch"]
+    if "error" in torch:
+        print(f"torch       CANNOT BE USED: {torch['error']}")
+    else:
+        print(f"torch       {torch['version']}, CUDA {torch['cuda'] or 'not built in'}")
+    cpu = found["cpu"]
+    print(
+        f"CPU         {cpu['cores']} cores, {cpu['memory_mb'] / 1024:.1f} GiB memory, "
+        f"{cpu['available_mb'] / 1024:.1f} GiB free"
+    )
+    for device in found["devices"]:
+        memory = (
+            f", {device['available_mb'] / 1024:.1f} of {device['memory_mb'] / 1024:.1f} GiB free"
+            if "memory_mb" in device
+            else ""
+        )
+        state = "works" if device.get("works") else f"DOES NOT WORK: {device.get('error')}"
+        print(f"device      {device['name']}  {device.get('title', '')}{memory}  {state}")
+    missing = [name for name, version in found["packages"].items() if version is None]
+    if missing:
+        print(f"missing     {', '.join(missing)}")
+    models = found["models"]
+    if "error" in models:
+        print(f"models      {models['error']}")
+    else:
+        print(f"models      {', '.join(models['names']) or 'none'}")
+        for folder in models["folders"]:
+            print(f"            in {folder}")
+    return 0
+
+
+def _print_summary(folder: Path) -> None:
+    from TomoSegLib.jobs.result import read_result
+
+    result = read_result(folder)
+    parts = "part" if result.mask.components == 1 else "parts"
+    print(
+        f"mask        {result.mask.volume_ml:.2f} mL in {result.mask.components} {parts}, "
+        f"heatmap above {result.mask.threshold:.4g}"
+    )
+    for peak in result.heatmap.peaks[:3]:
+        x, y, z = peak.lps_mm
+        print(f"peak        {peak.value:.4g} at L {x:.1f}, P {y:.1f}, S {z:.1f} mm")
+    if result.model.simulated:
+        print(f"note        the model {result.model.name} was trained on simulated data")
+    print(f"results in  {folder}")

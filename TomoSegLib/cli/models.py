@@ -1,0 +1,112 @@
+"""What ``tomoseg models ...`` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from TomoSegLib.cli.console import print_error
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.models.store import (
+    ModelFolder,
+    find_model,
+    import_model,
+    list_models,
+    model_hash,
+    verify_model,
+)
+
+
+def list_(as_json: bool) -> int:
+    """One line for each model; broken ones are named on stderr."""
+
+    def tell(folder: Path, error: TomoSegError) -> None:
+        print_error(error.code, error.message, error.hint)
+
+    models = list_models(tell)
+    if as_json:
+        print(json.dumps([_summary(model) for model in models], indent=2))
+        return 0
+    rows = [("NAME", "VERSION", "MODALITY", "TRAINED ON", "FROM", "TITLE")]
+    for model in models:
+        card = model.card
+        trained = "simulated data" if card.training_data.simulated else "real data"
+        rows.append((card.name, card.version, card.modality, trained, model.origin, card.title))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True)))
+    return 0
+
+
+def show(name: str, as_json: bool) -> int:
+    """The card, for people or as JSON."""
+    model = find_model(name)
+    card = model.card
+    if as_json:
+        print(json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        return 0
+    data = card.training_data
+    lines = {
+        "name": f"{card.name} {card.version}: {card.title}",
+        "": card.description,
+        "task": card.task,
+        "modality": card.modality + (f", {card.anatomy}" if card.anatomy else ""),
+        "channels": ", ".join(
+            c.name + (f" ({c.description})" if c.description else "") for c in card.channels
+        ),
+        "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
+        "method": card.method,
+        "grid": f"{card.preprocessing.spacing_mm:g} mm, {card.preprocessing.orientation}",
+        "trained on": ("SIMULATED data: " if data.simulated else "real data: ") + data.description,
+        "use": card.intended_use,
+        "limits": " ".join(card.limitations),
+        "licence": card.license,
+        "by": ", ".join(card.contributors),
+        "hash": model_hash(model),
+        "folder": str(model.path),
+    }
+    for title, text in lines.items():
+        if text:
+            print(f"{title:<11} {text}")
+    for method, settings in card.methods.items():
+        threshold = settings.threshold
+        print(
+            f"  {method}: directions {settings.directions}, filter order "
+            f"{settings.filter_order:g}, cutoff {settings.cutoff:g} ({settings.window}), threshold "
+            + ("not calibrated" if threshold is None else f"{threshold.value:g} {threshold.kind}")
+        )
+    return 0
+
+
+def verify(name: str) -> int:
+    """Check hashes, weights and network."""
+    model = find_model(name)
+    digest = verify_model(model)
+    print(f"{model.name} {model.card.version} is as its card says: {digest}")
+    return 0
+
+
+def import_(source: Path, replace: bool) -> int:
+    """Copy a model into the user's store, after all checks."""
+    model = import_model(source, replace=replace)
+    print(f"{model.name} {model.card.version} is in {model.path}")
+    if model.card.training_data.simulated:
+        print("It was trained on simulated data.", file=sys.stderr)
+    return 0
+
+
+def _summary(model: ModelFolder) -> dict[str, object]:
+    card = model.card
+    return {
+        "name": card.name,
+        "version": card.version,
+        "title": card.title,
+        "task": card.task,
+        "modality": card.modality,
+        "simulated": card.training_data.simulated,
+        "license": card.license,
+        "origin": model.origin,
+        "path": str(model.path),
+        "hash": model_hash(model),
+    }

@@ -1,0 +1,184 @@
+"""``result.json``: what was done, to what, with what, and what came out.
+
+It holds all that is needed to do it again (the job with every setting filled in, and the hashes
+of inputs and model) and to tell whether the same came out (the hashes of the files).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.jobs.document import Expected, JobModel, RunJob
+from TomoSegLib.models.card import Label, MethodSettings
+
+Vector = tuple[float, float, float]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Input(JobModel):
+    """A file that went in.
+
+    Attributes:
+        path: Where it was.
+        hash: SHA-256 of its content (voxels and geometry), the same in every file format.
+        shape: Voxels along ``(k, j, i)``.
+        spacing_mm: Voxel size along ``(i, j, k)``.
+    """
+
+    path: str
+    hash: Sha256
+    shape: tuple[int, int, int]
+    spacing_mm: Vector
+
+
+class Model(JobModel):
+    """The model; ``simulated``: it has learnt from simulated data."""
+
+    name: str
+    version: str
+    hash: Sha256
+    path: str
+    labels: list[Label]
+    simulated: bool
+    license: str
+
+
+class Directions(JobModel):
+    """The directions in the order of use: unit vectors, LPS, and their quadrature weights."""
+
+    name: str
+    vectors: list[Vector]
+    weights: list[float]
+
+
+class HeatmapPeak(JobModel):
+    """A local maximum of the heatmap: voxel ``(i, j, k)``, its place in LPS mm, its value."""
+
+    ijk: tuple[int, int, int]
+    lps_mm: Vector
+    value: float
+
+
+class Heatmap(JobModel):
+    """Figures of the heatmap within the foreground."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    peaks: list[HeatmapPeak]
+
+
+class Mask(JobModel):
+    """Figures of the mask; ``threshold`` is the heatmap value that was used."""
+
+    threshold: float
+    voxels: int
+    volume_ml: float
+    components: int
+
+
+class Environment(JobModel):
+    """What it ran on."""
+
+    python: str
+    platform: str
+    packages: dict[str, str | None]
+    device: str
+    device_name: str
+    threads: int
+
+
+class RunNote(JobModel):
+    """A warning that the run gave."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class RunResult(JobModel):
+    """The content of ``result.json``, schema version 1.
+
+    Attributes:
+        tomoseg: Version of this program.
+        job: The job with every setting filled in.
+        settings: The method's settings as they were used; the threshold is the card's.
+        timings_s: Seconds that each stage took.
+        created_at: UTC, ISO 8601.
+        files: SHA-256 of each file that was written beside this one.
+    """
+
+    schema_version: Literal[1] = 1
+    tomoseg: str
+    job: RunJob
+    inputs: dict[str, Input]
+    foreground: Input | None
+    model: Model
+    settings: MethodSettings
+    directions: Directions
+    heatmap: Heatmap
+    mask: Mask
+    environment: Environment
+    timings_s: dict[str, float]
+    warnings: list[RunNote]
+    created_at: str
+    files: dict[str, Sha256]
+
+
+def read_result(path: Path) -> RunResult:
+    """Read a ``result.json`` (or the one in a folder).
+
+    Raises:
+        TomoSegError: ``result-unreadable`` or ``result-invalid``.
+    """
+    path = path / "result.json" if path.is_dir() else path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TomoSegError(
+            "result-unreadable",
+            f"The result {path} cannot be read: {error.strerror or error}.",
+            "Give the path of a result.json that 'tomoseg run' has written.",
+        ) from None
+    try:
+        return RunResult.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TomoSegError(
+            "result-invalid",
+            f"{path} is not a result of this program{f' ({where})' if where else ''}: "
+            f"{first['msg'].splitlines()[0]}.",
+            "Give the path of a result.json that 'tomoseg run' has written.",
+        ) from None
+
+
+def repeated(
+    result: RunResult, output: Path, *, device: str | None = None, overwrite: bool = False
+) -> RunJob:
+    """The job that does the same again, and refuses if an input or the model has changed.
+
+    Args:
+        result: What was done.
+        output: Where the results of the repetition go.
+        device: Another device than the one of the first run.
+        overwrite: Whether results that are there are replaced.
+    """
+    return result.job.model_copy(
+        update={
+            "output": str(output.absolute()),
+            "device": device or result.environment.device,
+            "threads": result.environment.threads,
+            "overwrite": overwrite,
+            "previews": None,
+            "expected": Expected(
+                inputs={name: item.hash for name, item in result.inputs.items()},
+                foreground=None if result.foreground is None else result.foreground.hash,
+                model=result.model.hash,
+            ),
+        }
+    )
