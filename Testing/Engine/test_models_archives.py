@@ -262,6 +262,7 @@ EXPORT_ATTACKS: dict[str, Callable[[dict[str, bytes]], None]] = {
     "call of os.system": graph_change(first_target("torch.os.system")),
     "call of torch.load": graph_change(first_target("torch.load")),
     "operator on files": graph_change(first_target("torch.ops.aten.from_file.default")),
+    "operator that prints": graph_change(first_target("torch.ops.aten._print.default")),
     "no operator": graph_change(first_target("torch.ops.aten.conv2d.overloads")),
     "operator of another library": graph_change(first_target("torch.ops.prims.add.default")),
     "higher-order operator": graph_change(first_target("torch.ops.higher_order.cond")),

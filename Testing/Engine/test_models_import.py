@@ -295,6 +295,12 @@ def test_weights_whose_header_is_as_long_as_a_pickle_begins_are_no_pickle(
         ({"arguments": {"channels": "one"}}, "model-arguments-invalid"),
         ({"arguments": {"channels": 1 << 40}}, "model-arguments-invalid"),
         ({"arguments": {"pretrained": True}}, "model-arguments-invalid"),
+        ({"arguments": {"pretrained_url": "https://example.org"}}, "model-arguments-invalid"),
+        (
+            {"target": "monai.networks.nets.cell_sam_wrapper.CellSamWrapper", "arguments": {}},
+            "model-arguments-invalid",
+        ),
+        ({"target": "monai.networks.nets.Transchex", "arguments": {}}, "model-arguments-invalid"),
         ({"arguments": {"channels": 2}}, "model-weights-mismatch"),
         ({"output": 1}, "model-network-invalid"),
         ({"features": "no.such.layer"}, "model-network-invalid"),

@@ -11,8 +11,8 @@ integer arithmetic, its names are identifiers, its shape expressions sums and pr
 and it has no guards.
 
 ``torchscript``: a program in torch's restricted language, which no Python pickle is needed to
-read. Programs that run on being loaded (``__setstate__``), native classes (``torch.classes``) and
-operators other than ATen's (none that touches files) are refused.
+read. Programs that run on being loaded (``__setstate__``), hooks, native classes
+(``torch.classes``) and operators other than ATen's (none that touches files) are refused.
 
 What remains: operators get any arguments that the file gives them. A hostile file can waste time
 and memory, and might crash torch's native code, which is not hardened against it. It runs in the
@@ -39,8 +39,8 @@ from TomoSegLib.models.zip_members import ZipRefused, checked_members
 _MAX_BYTES = 2 << 30
 _MAX_PROGRAM_BYTES = 64 << 20
 
-# Operators that read or write files, given a name.
-_FILE_OPERATORS = {"save", "load", "from_file"}
+# Operators that read or write files, given a name, or write to standard output.
+_FORBIDDEN_OPERATORS = {"save", "load", "from_file", "_print"}
 
 # What TorchScript does besides ATen's operators; no calls that were not put in place, no output,
 # threads or processes.
@@ -77,8 +77,8 @@ def load_torchscript(content: bytes, file: str) -> nn.Module:
         elif re.fullmatch(r"code/.*\.py", name):
             if len(data) > _MAX_PROGRAM_BYTES:
                 raise _refused(file, "its program is too long")
-            if b"__setstate__" in data:
-                raise _refused(file, "it would run a program on being loaded (__setstate__)")
+            if found := re.search(rb"__(setstate|forward_hooks|forward_pre_hooks)__", data):
+                raise _refused(file, f"its program has {found[0].decode()}")
             kept[name] = data
         # Anything else (debug information, extra files, mobile byte code) is left out.
     if "data.pkl" not in kept or "constants.pkl" not in kept:
@@ -111,7 +111,7 @@ def _nodes(network: nn.Module) -> Iterator[Any]:
 
 def _check_node(kind: str, file: str) -> None:
     namespace, _, name = kind.partition("::")
-    if namespace == "aten" and name not in _FILE_OPERATORS:
+    if namespace == "aten" and name not in _FORBIDDEN_OPERATORS:
         return
     if namespace == "prim" and name in _CONTROL_FLOW:
         return
@@ -211,7 +211,7 @@ def _check_operator(target: Any, file: str) -> None:
     if target in _ARITHMETIC:
         return
     match = re.fullmatch(r"torch\.ops\.aten\.((?!__)\w+)\.((?!__)\w+)", str(target), re.ASCII)
-    if match and match[1] not in _FILE_OPERATORS:
+    if match and match[1] not in _FORBIDDEN_OPERATORS:
         packet = getattr(torch.ops.aten, match[1], None)
         if isinstance(getattr(packet, match[2], None), torch._ops.OpOverload):
             return

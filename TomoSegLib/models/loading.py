@@ -29,8 +29,15 @@ from TomoSegLib.models.store import find_model
 
 ALLOWED_TARGETS = ("TomoSegLib.networks.", "monai.networks.nets.", "torch.nn.")
 
-# Arguments by which some classes fetch weights from elsewhere.
-_FOREIGN_WEIGHTS = ("pretrained", "pretrained_backbone", "weights", "weights_path")
+# Arguments by which classes of MONAI fetch weights from the network or unpickle a file.
+_FOREIGN_WEIGHTS = (
+    "pretrained",
+    "pretrained_url",
+    "weights",
+    "checkpoint",
+    "path_or_repo_id",
+    "filename",
+)
 _MAX_HEADER_BYTES = 16 << 20
 
 
@@ -379,11 +386,13 @@ def build_network(spec: Network) -> nn.Module:
     """
     network_class = _target(spec.target or "")
     arguments = dict(spec.arguments)
+    parameters = inspect.signature(network_class).parameters
+    if "pretrained" in parameters:
+        arguments.setdefault("pretrained", False)
     for name in _FOREIGN_WEIGHTS:
-        if arguments.get(name):
+        default = parameters[name].default if name in parameters else None
+        if arguments.get(name, default):
             raise _bad_arguments(spec, f"{name} is not allowed: weights come from the model's file")
-    if "pretrained" in inspect.signature(network_class).parameters:
-        arguments["pretrained"] = False
     _check_size(network_class, arguments, spec)
     try:
         network: nn.Module = network_class(**arguments)
