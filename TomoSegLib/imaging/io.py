@@ -22,7 +22,7 @@ import tempfile
 import uuid
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +281,7 @@ def _read_nifti(path: Path) -> Volume:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or dtype.names is not None or dtype.kind == "c":
-        raise _not_3d(path, shape, dtype)
+        raise _not_3d(shape, str(dtype), path)
     geometry = Geometry((shape[2], shape[1], shape[0]), _nifti_affine(image, path))
     try:
         array = _nifti_array(image.dataobj)
@@ -386,40 +386,42 @@ def _read_itk_image(file: Path, path: Path) -> sitk.Image:
     """Read a 3D scalar NRRD or MetaImage file; ``path`` is what it is called in messages."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
+    reader.SetImageIO("NrrdImageIO" if suffix_of(file) in (".nrrd", ".nhdr") else "MetaImageIO")
     try:
-        reader.SetImageIO("NrrdImageIO" if suffix_of(file) in (".nrrd", ".nhdr") else "MetaImageIO")
         reader.ReadImageInformation()
-        size = reader.GetSize()
-        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(
-            reader.GetPixelID()
-        ):
-            raise _not_3d(path, (*size, reader.GetNumberOfComponents()), "vector")
-        if len(size) == 4 and size[3] == 1:
-            reader.SetExtractSize([*size[:3], 0])
-        elif len(size) != 3:
-            raise _not_3d(path, size, "scalar")
-        if 0 in size:
-            raise TomoSegError(
-                "volume-empty", f"'{path.name}' has no voxels.", "Export the volume again."
-            )
+    except RuntimeError as error:
+        raise _bad_header(path, error) from error
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    if components != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise _not_3d(size, f"{components} components" if components > 1 else "complex", path)
+    if len(size) == 4 and size[3] == 1:
+        reader.SetExtractSize([*size[:3], 0])
+    elif len(size) != 3:
+        raise _not_3d(size, "scalar", path)
+    try:
         return reader.Execute()
     except RuntimeError as error:
-        text = str(error)
-        if "irection" in text and ("determinant" in text or "singular" in text.lower()):
-            raise TomoSegError(
-                "geometry-singular",
-                f"The direction matrix of '{path.name}' is singular: its axes do not span space.",
-                "Repair the header, or convert the volume again from its DICOM files.",
-            ) from error
-        if "spacing" in text.lower() and "zero" in text.lower():
-            raise TomoSegError(
-                "volume-spacing",
-                f"'{path.name}' has a voxel size of zero.",
-                "Repair the header, or convert the volume again from its DICOM files.",
-            ) from error
-        if any(word in text for word in ("but received", "fread got only", "hit end of header")):
-            raise _broken(path, error) from error
-        raise _unreadable(path, error) from error
+        # ITK's own reason is of no help here: for MetaImage it is "no such file or directory".
+        if "irection" in str(error):
+            raise _bad_header(path, error) from error
+        raise _broken(path, "its voxels are not all there") from error
+
+
+def _bad_header(path: Path, error: RuntimeError) -> TomoSegError:
+    text = str(error).lower()
+    if "direction" in text and ("determinant" in text or "singular" in text):
+        return TomoSegError(
+            "geometry-singular",
+            f"The direction matrix of '{path.name}' is singular: its axes do not span space.",
+            "Repair the header, or convert the volume again from its DICOM files.",
+        )
+    if "spacing" in text and "zero" in text:
+        return TomoSegError(
+            "volume-spacing",
+            f"'{path.name}' has a voxel size of zero.",
+            "Repair the header, or convert the volume again from its DICOM files.",
+        )
+    return _unreadable(path, error)
 
 
 @contextlib.contextmanager
@@ -502,9 +504,9 @@ def _broken(path: Path, reason: object) -> TomoSegError:
     )
 
 
-def _not_3d(path: Path, shape: object, dtype: object) -> TomoSegError:
+def _not_3d(size: Sequence[int], kind: str, path: Path) -> TomoSegError:
     return TomoSegError(
         "volume-not-3d",
-        f"'{path.name}' is not a 3D volume of single values: {shape}, {dtype}.",
+        f"'{path.name}' is not a 3D volume of single values but {_times(size)}, {kind}.",
         "Give one 3D image: extract one time point or channel, or convert colours to grey.",
     )
