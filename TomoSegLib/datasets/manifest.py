@@ -161,6 +161,9 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
         path: The CSV file; its folder exists.
         cases: Cases with the same channels each. Those of a single channel named ``SINGLE``
             become a plain ``path`` column.
+
+    Raises:
+        TomoSegError: ``output-no-space`` or ``output-unwritable``.
     """
     path = Path(path)
     cases = list(cases)
@@ -178,19 +181,20 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
             else str(absolute)
         )
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["id", *columns.values(), "label", "split", "mask", "group"])
-            for case in cases:
-                files = [written(case.paths[name]) for name in channels]
-                writer.writerow(
-                    [case.id, *files, case.label, case.split, written(case.mask), case.group]
-                )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Imported here: who only reads manifests needs no library for volumes.
+    from TomoSegLib.imaging.io import atomic_path
+
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["id", *columns.values(), "label", "split", "mask", "group"])
+        for case in cases:
+            files = [written(case.paths[name]) for name in channels]
+            writer.writerow(
+                [case.id, *files, case.label, case.split, written(case.mask), case.group]
+            )
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

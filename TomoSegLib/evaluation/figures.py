@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +112,7 @@ def draw_evaluation(
         )
         for row, thumbnail in enumerate(thumbnails):
             _gallery_line(figure, lower, row, thumbnail, methods, results)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    figure.savefig(path, format="png")
 
 
 def _distribution(

@@ -172,14 +172,15 @@ def hausdorff_95_mm(mask: BoolArray, reference: BoolArray, geometry: Geometry) -
 def volume_auc(labels: Sequence[int], scores: Sequence[float]) -> float:
     """Area under the ROC curve of a score a volume: P(positive > negative) + P(equal) / 2.
 
-    The Mann-Whitney statistic; NaN with one class only.
+    The Mann-Whitney statistic from the scores' ranks; NaN with one class only.
     """
     label, score = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    positive, negative = score[label == 1], score[label == 0]
-    if not (positive.size and negative.size):
+    positives = int(np.count_nonzero(label == 1))
+    pairs = positives * (label.size - positives)
+    if pairs == 0:
         return float("nan")
-    statistic = scipy.stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
-    return float(statistic / (positive.size * negative.size))
+    ranks = scipy.stats.rankdata(score)[label == 1].sum()
+    return float((ranks - positives * (positives + 1) / 2) / pairs)
 
 
 @dataclass(frozen=True)
