@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ class Anatomy:
     tissues: npt.NDArray[np.float32]
     detail: npt.NDArray[np.float32]
     geometry: Geometry
+
+    @cached_property
+    def corners(self) -> npt.NDArray[np.float64]:
+        """``(2, 3)`` LPS positions of opposite corners of the brain's bounding box."""
+        index = np.argwhere(self.brain)[:, ::-1]
+        return self.geometry.index_to_lps(np.array([index.min(axis=0), index.max(axis=0)]))
 
     @property
     def brain(self) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,44 +14,41 @@ def smooth_noise(
     generator: torch.Generator,
     *,
     channels: int = 1,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Standard normal noise with a correlation length, by cubic-like upsampling of a coarse grid.
+    """Standard normal noise with a correlation length, by upsampling of a coarse grid.
 
     Args:
         shape: ``(k, j, i)`` of the field, voxels.
         wavelength: Distance of the coarse grid's nodes, voxels.
         generator: Source of randomness, on the CPU so that every device draws the same field.
         channels: Number of independent fields.
+        device: Where the field is wanted.
 
     Returns:
-        ``(channels, k, j, i)`` float32 on the CPU, with mean about 0 and variance about 1.
+        ``(channels, k, j, i)`` float32 on the device, with mean about 0 and variance about 1.
     """
     coarse = [max(2, round(n / wavelength) + 1) for n in shape]
-    nodes = torch.randn((1, channels, *coarse), generator=generator)
+    nodes = torch.randn((1, channels, *coarse), generator=generator).to(device)
     field = F.interpolate(nodes, size=shape, mode="trilinear", align_corners=True)[0]
     # Interpolation between nodes averages them, which lowers the variance.
     return field / field.std().clamp_min(1e-6)
 
 
 def gaussian_blur(image: Tensor, sigma: tuple[float, float, float]) -> Tensor:
-    """Separable Gaussian blur of ``(c, k, j, i)`` with sigma in voxels along ``(k, j, i)``."""
-    for axis, s in enumerate(sigma):
-        if s < 0.1:
-            continue
-        radius = max(1, int(3 * s + 0.5))
-        x = torch.arange(-radius, radius + 1, dtype=image.dtype)
-        kernel = torch.exp(-0.5 * (x / s) ** 2)
-        kernel /= kernel.sum()
-        size = [1, 1, 1]
-        size[axis] = 2 * radius + 1
-        padding = [0, 0, 0]
-        padding[axis] = radius
-        image = F.conv3d(image[:, None], kernel.view(1, 1, *size), padding=padding)[:, 0]
-    return image
+    """Gaussian blur of ``(c, k, j, i)`` with sigma in voxels along ``(k, j, i)``, zero outside."""
+    blurred = ndimage.gaussian_filter(
+        image.cpu().numpy(), (0.0, *sigma), mode="constant", truncate=3.0
+    )
+    return torch.from_numpy(blurred).to(image.device)
 
 
 def ellipsoid_distance(
-    shape: tuple[int, int, int], center: Tensor, axes: Tensor, radii: Tensor
+    shape: tuple[int, int, int],
+    center: Tensor,
+    axes: Tensor,
+    radii: Tensor,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Scaled distance to a centre: 1 on the surface of an ellipsoid.
 
@@ -59,11 +57,15 @@ def ellipsoid_distance(
         center: ``(3,)`` position ``(k, j, i)``, voxels.
         axes: ``(3, 3)`` orthonormal rows, the ellipsoid's axes in ``(k, j, i)``.
         radii: ``(3,)`` half axes, voxels.
+        device: Where the ``(k, j, i)`` result is wanted.
     """
     # |D A (x - c)| as an affine map of three ramps: no full-size coordinate array is built.
-    matrix = axes / radii[:, None]
-    ramps = [torch.arange(n, dtype=torch.float32) - float(center[d]) for d, n in enumerate(shape)]
-    squared = torch.zeros(shape)
+    matrix = (axes / radii[:, None]).tolist()
+    ramps = [
+        torch.arange(n, dtype=torch.float32, device=device) - float(center[d])
+        for d, n in enumerate(shape)
+    ]
+    squared = torch.zeros(shape, device=device)
     for row in matrix:
         component = (
             row[0] * ramps[0][:, None, None]
