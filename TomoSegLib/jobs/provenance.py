@@ -16,6 +16,7 @@ from scipy import ndimage
 
 import TomoSegLib
 from TomoSegLib.heatmaps.peaks import find_peaks
+from TomoSegLib.heatmaps.pipeline import HeatmapResult
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs.devices import device_title
 from TomoSegLib.jobs.document import RunJob
@@ -33,9 +34,8 @@ from TomoSegLib.jobs.result import (
     RunResult,
     Vector,
 )
-from TomoSegLib.jobs.settings import method_settings, some
+from TomoSegLib.jobs.settings import method_settings
 from TomoSegLib.models.folder import ModelFolder, model_hash
-from TomoSegLib.tomography.directions import parse_directions
 
 
 class Inputs(NamedTuple):
@@ -76,7 +76,7 @@ def measure_mask(mask: npt.NDArray[np.uint8], threshold: float, geometry: Geomet
     voxels = int(np.count_nonzero(mask))
     components = 0
     if voxels:
-        box = ndimage.find_objects(mask != 0)[0]
+        box = ndimage.find_objects((mask != 0).view(np.uint8))[0]
         components = int(ndimage.label(mask[box], structure=np.ones((3, 3, 3)))[1])
     return Mask(
         threshold=threshold,
@@ -92,15 +92,14 @@ def write_result(
     job: RunJob,
     model: ModelFolder,
     inputs: Inputs,
+    found: HeatmapResult,
     heatmap: Heatmap,
     mask: Mask,
-    device: str,
     timings_s: dict[str, float],
     warnings: Sequence[WarningEvent],
 ) -> None:
     """Write ``result.json`` beside the files that it describes."""
     card = model.card
-    directions = parse_directions(some(job.directions)).in_progressive_order()
     result = RunResult(
         tomoseg=TomoSegLib.__version__,
         job=job,
@@ -117,9 +116,9 @@ def write_result(
         ),
         settings=method_settings(job, card),
         directions=Directions(
-            name=directions.name,
-            vectors=[_vector(vector) for vector in directions.vectors],
-            weights=directions.weights.tolist(),
+            name=found.directions.name,
+            vectors=[_vector(vector) for vector in found.directions.vectors],
+            weights=found.directions.weights.tolist(),
         ),
         heatmap=heatmap,
         mask=mask,
@@ -127,11 +126,13 @@ def write_result(
             python=f"{platform.python_implementation()} {platform.python_version()}",
             platform=platform.platform(),
             packages=package_versions(),
-            device=device,
-            device_name=device_title(device),
+            device=found.device,
+            device_name=device_title(found.device),
             threads=torch.get_num_threads(),
+            batch_size=found.batch_size,
         ),
-        timings_s=timings_s,
+        timings_s=timings_s
+        | {f"heatmap.{part}": round(seconds, 3) for part, seconds in found.timings_s.items()},
         warnings=[RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings],
         created_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         files={path.name: file_hash(path) for path in sorted(folder.iterdir())},

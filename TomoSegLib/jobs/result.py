@@ -82,7 +82,7 @@ class Mask(JobModel):
 
 
 class Environment(JobModel):
-    """What it ran on."""
+    """What it ran on: ``device`` is where the encoder ended, ``batch_size`` its largest batch."""
 
     python: str
     platform: str
@@ -90,6 +90,7 @@ class Environment(JobModel):
     device: str
     device_name: str
     threads: int
+    batch_size: int
 
 
 class RunNote(JobModel):
@@ -107,7 +108,7 @@ class RunResult(JobModel):
         tomoseg: Version of this program.
         job: The job with every setting filled in.
         settings: The method's settings as they were used; the threshold is the card's.
-        timings_s: Seconds that each stage took.
+        timings_s: Seconds that each stage took, and parts of the heatmap's.
         created_at: UTC, ISO 8601.
         files: SHA-256 of each file that was written beside this one.
     """

@@ -65,10 +65,8 @@ def run(job: RunJob, results: Path, report: Reporter) -> None:
         encoder = load_encoder(model, report.device)
 
     found = _heatmap(job, card, model_input, encoder, target, report)
-    heatmap = Volume(_embed(found.heatmap, job.region, image.geometry), image.geometry, "heatmap")
-    agreement = Volume(
-        _embed(found.agreement, job.region, image.geometry), image.geometry, "agreement"
-    )
+    heatmap = _embed(found.heatmap, job.region, image.geometry)
+    agreement = _embed(found.agreement, job.region, image.geometry)
     inside = _inside(job.region, model_input.source_foreground)
     with report.stage("mask"):
         mask, threshold = heatmap_to_mask(
@@ -105,9 +103,9 @@ def run(job: RunJob, results: Path, report: Reporter) -> None:
         job=job,
         model=model,
         inputs=inputs,
+        found=found,
         heatmap=heatmap_figures,
         mask=mask_figures,
-        device=str(encoder.device),
         timings_s=report.timings,
         warnings=report.warnings,
     )

@@ -105,7 +105,7 @@ def describe_failure(error: BaseException) -> ErrorEvent:
         )
     return ErrorEvent(
         "internal",
-        f"TomoSeg failed unexpectedly: {type(error).__name__}: {error}".splitlines()[0],
+        f"TomoSeg failed unexpectedly: {type(error).__name__}: {error}".splitlines()[0] + ".",
         "This is a defect: please report it with the traceback.",
         traceback="".join(traceback.format_exception(type(error), error, error.__traceback__)),
     )
