@@ -13,6 +13,7 @@ of the grid, the convention of the BraTS challenge: predicting nothing must not 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -163,9 +164,12 @@ def hausdorff_95_mm(mask: BoolArray, reference: BoolArray, geometry: Geometry) -
         torch.from_numpy(np.ascontiguousarray(array[box]))[None, None]
         for array in (mask, reference)
     ]
-    distance = compute_hausdorff_distance(
-        *pair, include_background=True, percentile=95, spacing=geometry.spacing[::-1].tolist()
-    )
+    with warnings.catch_warnings():
+        # MONAI 1.6 warns of its own use of an argument that MONAI 1.7 will not have.
+        warnings.filterwarnings("ignore", "monai.metrics.utils", FutureWarning)
+        distance = compute_hausdorff_distance(
+            *pair, include_background=True, percentile=95, spacing=geometry.spacing[::-1].tolist()
+        )
     return float(distance)
 
 

@@ -58,7 +58,7 @@ class CaseResult:
         pointing_game: 1 where the heatmap's maximum lies in the reference.
         sensitivity: Voxelwise.
         specificity: Voxelwise, within the foreground.
-        precision: Voxelwise.
+        precision: Voxelwise; NaN where mask or reference is empty.
         balanced_accuracy: Mean of sensitivity and specificity.
         oracle_dice: Dice at the threshold that would have suited this case best.
         oracle_threshold: That threshold.
@@ -164,7 +164,8 @@ def judge(
         pointing_game=pointing_hit(ranked, reference, region),
         sensitivity=counts.sensitivity,
         specificity=counts.specificity,
-        precision=counts.precision,
+        # of a negative case it could only be 0, or nothing
+        precision=counts.precision if reference.any() else NAN,
         balanced_accuracy=counts.balanced_accuracy,
         oracle_dice=rank.best_dice,
         oracle_threshold=rank.best_threshold,
