@@ -247,5 +247,9 @@ class ModelCard(StrictModel):
         return self
 
     def settings(self, method: Method) -> MethodSettings:
-        """The settings for a method: the card's, or the defaults where it has none."""
-        return self.methods.get(method, MethodSettings())
+        """The settings for a method: the card's, or the defaults where it has none.
+
+        Plain ``cam`` is the one-orientation baseline: axial unless the card says otherwise.
+        """
+        default = MethodSettings(directions="axial") if method == "cam" else MethodSettings()
+        return self.methods.get(method, default)
