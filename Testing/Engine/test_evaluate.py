@@ -203,3 +203,21 @@ def test_mask_and_label_must_agree(
     with pytest.raises(TomoSegError) as caught:
         evaluate(Evaluation(data / "wrong.csv", model, tmp_path, ("intensity",), device="cpu"))
     assert caught.value.code == "manifest-mask"
+
+
+def test_command_line_prints_a_table_and_where_the_figure_is(
+    data: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from TomoSegLib.cli.evaluate import evaluate as command
+
+    status = command(
+        data / "manifest.csv", tmp_path / "out", model=model, methods="intensity", device="cpu"
+    )
+    shown = capsys.readouterr()
+    assert status == 0
+    assert "Intensity threshold" in shown.out and "trained on simulated data" in shown.out
+    assert str(tmp_path / "out" / "evaluation.png") in shown.out.splitlines()
+    assert "6/8 case 3" in shown.err, "steps are told where there is no terminal"
+    with pytest.raises(TomoSegError) as caught:
+        command(data / "manifest.csv", tmp_path / "x", model=model, methods="intensity,magic")
+    assert caught.value.code == "usage" and "magic" in caught.value.message
