@@ -1,0 +1,137 @@
+"""``ctkCollapsibleButton`` and ``ctkCollapsibleGroupBox``: headers that fold what is under them."""
+
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from ..bridge.pyside import implements
+from ..qtproperty import stored, stored_enum
+
+_ALIGN = QtCore.Qt.AlignmentFlag
+_LEFT = (_ALIGN.AlignLeft | _ALIGN.AlignVCenter).value
+
+
+def _fold(widget: QtWidgets.QWidget, collapsed: bool, hidden: list) -> None:
+    """Hide the children that are shown, or show again those that were hidden so."""
+    children = [each for each in widget.children() if isinstance(each, QtWidgets.QWidget)]
+    if collapsed:
+        hidden[:] = [each for each in children if not each.isHidden()]
+        for each in hidden:
+            each.hide()
+    else:
+        for each in hidden:
+            if each in children:
+                each.show()
+        hidden.clear()
+
+
+@implements("ctkCollapsibleButton")
+class CollapsibleButton(QtWidgets.QAbstractButton):
+    """A button on top of its own children; unchecked is collapsed."""
+
+    contentsCollapsed = QtCore.Signal(bool)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None):
+        super().__init__(parent)
+        self._hidden: list[QtWidgets.QWidget] = []
+        self._collapsed = False
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.setContentsMargins(0, self._header_height(), 0, 0)
+        policy = QtWidgets.QSizePolicy.Policy
+        self.setSizePolicy(policy.Minimum, policy.Preferred)
+        self.setBackgroundRole(QtGui.QPalette.ColorRole.Window)
+        self.setFocusPolicy(QtCore.Qt.FocusPolicy.StrongFocus)
+        self.toggled.connect(lambda checked: self._collapse(not checked))
+
+    def _header_height(self) -> int:
+        return self.fontMetrics().height() + 8
+
+    def _collapse(self, collapsed: bool) -> None:
+        if collapsed == self._collapsed:
+            return
+        self._collapsed = collapsed
+        _fold(self, collapsed, self._hidden)
+        self.setMaximumHeight(self._header_height() + self.collapsedHeight if collapsed
+                              else 16777215)
+        self.updateGeometry()
+        self.contentsCollapsed.emit(collapsed)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
+        """A child that comes while collapsed is hidden, and shown when unfolded."""
+        super().childEvent(event)
+        child = event.child()
+        if event.added() and self._collapsed and isinstance(child, QtWidgets.QWidget):
+            self._hidden.append(child)
+            QtCore.QTimer.singleShot(0, child, child.hide)
+
+    def setVisible(self, visible: bool) -> None:  # noqa: N802
+        """Children of a collapsed button stay hidden."""
+        super().setVisible(visible)
+
+    def sizeHint(self) -> QtCore.QSize:  # noqa: N802
+        """The header, and the contents where they are shown."""
+        header = QtCore.QSize(self.fontMetrics().horizontalAdvance(self.text()) + 40,
+                              self._header_height())
+        if self._collapsed or self.layout() is None:
+            extra = self.collapsedHeight if self._collapsed else 0
+            return header + QtCore.QSize(0, extra)
+        return self.layout().totalSizeHint().expandedTo(header)
+
+    def minimumSizeHint(self) -> QtCore.QSize:  # noqa: N802
+        """As the size hint, for the minimum."""
+        header = QtCore.QSize(40, self._header_height())
+        if self._collapsed or self.layout() is None:
+            return header
+        return self.layout().totalMinimumSize().expandedTo(header)
+
+    def hitButton(self, position: QtCore.QPoint) -> bool:  # noqa: N802
+        """Only the header is the button."""
+        return position.y() < self._header_height()
+
+    def paintEvent(self, event: QtGui.QPaintEvent) -> None:  # noqa: N802
+        """Draw the header with the style's arrow."""
+        painter = QtWidgets.QStylePainter(self)
+        option = QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, self.width(), self._header_height())
+        if not self.flat:
+            option.state |= QtWidgets.QStyle.StateFlag.State_Raised
+        painter.drawControl(QtWidgets.QStyle.ControlElement.CE_PushButtonBevel, option)
+        arrow = QtWidgets.QStyleOption()
+        arrow.initFrom(self)
+        side = 10
+        arrow.rect = QtCore.QRect(8, (self._header_height() - side) // 2, side, side)
+        element = QtWidgets.QStyle.PrimitiveElement
+        painter.drawPrimitive(
+            element.PE_IndicatorArrowRight if self._collapsed else element.PE_IndicatorArrowDown,
+            arrow)
+        text = QtCore.QRect(26, 0, self.width() - 30, self._header_height())
+        painter.drawItemText(text, self.buttonTextAlignment, self.palette(), self.isEnabled(),
+                             self.text(), QtGui.QPalette.ColorRole.ButtonText)
+
+    collapsed = QtCore.Property(bool, lambda self: self._collapsed,
+                                lambda self, value: self.setChecked(not value),
+                                notify=contentsCollapsed)
+    collapsedHeight = stored(int, 14)
+    flat = stored(bool, False, "update")
+    contentsFrameShape = stored_enum(0, "update")
+    contentsFrameShadow = stored_enum(QtWidgets.QFrame.Shadow.Plain.value, "update")
+    contentsLineWidth = stored(int, 1, "update")
+    contentsMidLineWidth = stored(int, 0, "update")
+    buttonTextAlignment = stored_enum(_LEFT, "update")
+    indicatorAlignment = stored_enum(_LEFT, "update")
+
+
+@implements("ctkCollapsibleGroupBox")
+class CollapsibleGroupBox(QtWidgets.QGroupBox):
+    """A group box whose check box folds it."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None):
+        super().__init__(parent)
+        self._hidden: list[QtWidgets.QWidget] = []
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.toggled.connect(lambda on: _fold(self, not on, self._hidden))
+
+    collapsed = QtCore.Property(bool, lambda self: not self.isChecked(),
+                                lambda self, value: self.setChecked(not value))
+    collapsedHeight = stored(int, 14)

@@ -1,0 +1,48 @@
+"""Make this process a place where ``import qt, ctk, slicer`` work."""
+
+import sys
+import types
+
+from .immortal import protect_constants
+
+protect_constants()
+
+from PySide6 import QtWidgets  # noqa: E402 - the constants come first
+
+
+def start(name: str = "TomoSegHost") -> QtWidgets.QApplication:
+    """Start Qt (once) and install the facade modules; returns PySide6's application."""
+    from .bridge import modules
+
+    application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([name])
+    application.setApplicationName(name)
+    application.setQuitOnLastWindowClosed(False)
+    from . import ctk_widgets, mrml_widgets  # noqa: F401 - their import registers the classes
+
+    modules.install()
+    slicer_package()
+    return application
+
+
+def slicer_package() -> types.ModuleType:
+    """``slicer`` with the qMRML and qSlicer classes.
+
+    The package of slicer-core copies every name of ``slicer.util`` into ``slicer``; Slicer's does
+    not, so these names are taken out again.
+    """
+    import slicer
+    import slicer.util
+
+    from .bridge import instance, modules
+
+    if getattr(slicer, "_tomoseg_host", False):
+        return slicer
+    for name, value in list(vars(slicer).items()):
+        if name.startswith("_") or isinstance(value, types.ModuleType | type):
+            continue
+        if vars(slicer.util).get(name) is value:
+            delattr(slicer, name)
+    for name in modules.slicer_classes():
+        setattr(slicer, name, instance.facade_class(name))
+    slicer._tomoseg_host = True
+    return sys.modules["slicer"]
