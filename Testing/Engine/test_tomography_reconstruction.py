@@ -205,9 +205,9 @@ def test_the_error_falls_with_the_number_of_directions() -> None:
         directions = parse_directions(f"fibonacci:{count}")
         heatmap = reconstruct(plane_integrals(directions), directions, GRID, window="none")
         errors.append(float(np.sqrt(((heatmap.heatmap().numpy() - truth) ** 2).mean())))
-    assert all(later < 0.85 * earlier for earlier, later in zip(errors, errors[1:], strict=False)), (
-        errors
-    )
+    assert all(
+        later < 0.85 * earlier for earlier, later in zip(errors, errors[1:], strict=False)
+    ), errors
     assert errors[-1] < errors[0] / 10
 
 
@@ -260,7 +260,9 @@ def test_backprojection_is_linear_interpolation_to_within_its_stated_rounding() 
         expected = np.interp(points @ n, offsets, profile)
         steepest = np.abs(np.diff(profile)).max()
         result = backprojector.heatmap().numpy() * 2 * np.pi
-        assert np.abs(result - expected).max() <= steepest / 128 + 1e-5
+        # A shift by 1/64 of the distance, and a little where the profile has its kinks.
+        assert np.abs(result - expected).max() <= 1.25 * steepest / 64
+        assert np.abs(result - expected).mean() <= 0.25 * steepest / 64
 
 
 def test_many_directions_stream_in_any_number_of_flushes(monkeypatch: pytest.MonkeyPatch) -> None:

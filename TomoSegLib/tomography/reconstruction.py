@@ -97,9 +97,9 @@ class Backprojector:
     Memory: two float32 arrays of the target's size and tables of a few tens of megabytes.
 
     Profiles are interpolated linearly, at positions that are exact along the rows (i) of the grid
-    and rounded from row to row to 1/64 of the slice distance, on a lattice fixed in space. So any
+    and rounded from row to row to 1/32 of the slice distance, on a lattice fixed in space. So any
     part of a grid gets the same values as the whole, and the rounding is an error in position of
-    at most 1/128 of a slice distance, independent from direction to direction.
+    at most 1/64 of a slice distance, independent from direction to direction (and kinks rounded off as little).
 
     Args:
         geometry: The target grid: any spacing, oblique, flipped, a region of interest, ...
@@ -108,7 +108,7 @@ class Backprojector:
         agreement: Whether to sum squares for `agreement` as well.
     """
 
-    _FINENESS = 64  # table entries per slice distance
+    _FINENESS = 32  # table entries per slice distance
     _PHASE = 0.377  # keeps round-number grids away from rounding ties, which noise would decide
     _TABLE_BYTES = 24 * 2**20
     _SLAB_VOXELS = 2**19
@@ -169,7 +169,9 @@ class Backprojector:
         per_i, per_j, per_k = (n @ self.geometry.affine[:3, :3]) / step
         start = n @ (self.geometry.index_to_lps((self._anchor, 0, 0)) - self.center) / step
         ramp = per_i * (np.arange(voxels) - self._anchor)
-        base = start + per_k * np.arange(slices)[:, None] + per_j * np.arange(self.geometry.shape[1])
+        base = (
+            start + per_k * np.arange(slices)[:, None] + per_j * np.arange(self.geometry.shape[1])
+        )
         row = np.floor(base.ravel() + self._PHASE).astype(np.int32)
 
         # The table R[t, i]: the profile along a row that starts at step t. Rows that lie wholly
@@ -297,7 +299,9 @@ class Backprojector:
                 (steps[:, axis, None] * torch.arange(a, b)).to(self.device)
                 for axis, (a, b) in enumerate(((i0, i1), (j0, j1), (begin, end)))
             ]
-            lines = (start.to(self.device)[:, None, None] + ramps[2][:, :, None]) + ramps[1][:, None]
+            lines = (start.to(self.device)[:, None, None] + ramps[2][:, :, None]) + ramps[1][
+                :, None
+            ]
             grid = lines.float()[..., None] + ramps[0].float()[:, None, None]
             # Rows as a batch of one volume without copies: the CPU kernel is parallel over it.
             grid = grid.flatten(1, 2).permute(1, 2, 0)[:, None, None]
@@ -346,8 +350,7 @@ def _bounding_box(
     """Ranges of j and i in which a slab ``(k, j, i)`` has support; None if nowhere."""
     if support is None:
         return (0, rows), (0, voxels)
-    flat = support.any(axis=0)
-    j, i = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    j, i = np.flatnonzero(support.any(axis=(0, 2))), np.flatnonzero(support.any(axis=(0, 1)))
     if len(j) == 0:
         return None
     return (int(j[0]), int(j[-1]) + 1), (int(i[0]), int(i[-1]) + 1)
