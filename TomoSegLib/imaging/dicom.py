@@ -155,7 +155,9 @@ def _select(found: Sequence[Series], uid: str | None, folder: Path) -> Series:
             f"The folder '{folder}' contains no DICOM images.",
             "Give the folder of a DICOM series, or a NIfTI, NRRD or MetaImage file.",
         )
-    listing = "; ".join(str(series) for series in found)
+    listing = "; ".join(str(series) for series in found[:10])
+    if len(found) > 10:
+        listing += f"; and {len(found) - 10} more"
     if uid is not None:
         for series in found:
             if series.uid == uid:

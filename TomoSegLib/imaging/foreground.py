@@ -10,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.imaging.io import resample, sitk_image
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 BoolArray = npt.NDArray[np.bool_]
@@ -190,14 +191,6 @@ def resample_mask(mask: Volume, target: Geometry) -> BoolArray:
     """A mask given as a volume (non-zero is inside) on another grid, by nearest neighbour."""
     if mask.geometry.is_close(target):
         return mask.array != 0
-    from TomoSegLib.imaging.io import geometry_of, sitk_image
-
     image = sitk_image((mask.array != 0).view(np.uint8), mask.geometry)
-    reference = sitk_image(np.empty(target.shape, np.uint8), target)
-    assert geometry_of(reference).is_close(target)
-    return (
-        sitk.GetArrayViewFromImage(
-            sitk.Resample(image, reference, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-        )
-        != 0
-    )
+    found = resample(image, target, sitk.sitkNearestNeighbor, 0)
+    return sitk.GetArrayFromImage(found) != 0

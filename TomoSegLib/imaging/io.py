@@ -213,6 +213,20 @@ def sitk_image(array: npt.NDArray[np.generic], geometry: Geometry) -> sitk.Image
     return image
 
 
+def resample(image: sitk.Image, target: Geometry, interpolator: int, outside: float) -> sitk.Image:
+    """A SimpleITK image on another grid of the same space."""
+    return sitk.Resample(
+        image,
+        [int(n) for n in target.size],
+        sitk.Transform(),
+        interpolator,
+        target.origin.tolist(),
+        target.spacing.tolist(),
+        target.direction.ravel().tolist(),
+        outside,
+    )
+
+
 def geometry_of(image: sitk.Image) -> Geometry:
     """The grid of a three-dimensional SimpleITK image."""
     size = image.GetSize()

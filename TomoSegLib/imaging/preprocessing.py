@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.foreground import BoolArray, foreground_mask, resample_mask
-from TomoSegLib.imaging.io import sitk_image
+from TomoSegLib.imaging.io import resample, sitk_image
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Intensity, Preprocessing
 
@@ -223,17 +223,7 @@ def sample_on(
     if antialias:
         image = _smooth(image, geometry, target)
     interpolator = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}[order]
-    resampled = sitk.Resample(
-        image,
-        [int(n) for n in target.size],
-        sitk.Transform(),
-        interpolator,
-        target.origin.tolist(),
-        target.spacing.tolist(),
-        target.direction.ravel().tolist(),
-        outside,
-    )
-    return sitk.GetArrayFromImage(resampled)
+    return sitk.GetArrayFromImage(resample(image, target, interpolator, outside))
 
 
 def _channel_on(
@@ -256,7 +246,8 @@ def _mask_on(mask: BoolArray, geometry: Geometry, target: Geometry) -> BoolArray
     if cropped.all() and mask.all():
         # The whole volume: its outermost voxels must not be lost to rounding.
         return np.asarray(_inside(geometry, target))
-    share = sample_on(cropped.astype(np.float32), _cropped(geometry, box), target, antialias=True)
+    # Not smoothed: that would wear down what is convex.
+    share = sample_on(cropped, _cropped(geometry, box), target)
     inside = share >= 0.5
     # A foreground thinner than a voxel of the model's grid is still foreground.
     return inside if inside.any() else share >= share.max()
