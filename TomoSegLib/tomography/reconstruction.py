@@ -99,7 +99,8 @@ class Backprojector:
     Profiles are interpolated linearly, at positions that are exact along the rows (i) of the grid
     and rounded from row to row to 1/32 of the slice distance, on a lattice fixed in space. So any
     part of a grid gets the same values as the whole, and the rounding is an error in position of
-    at most 1/64 of a slice distance, independent from direction to direction (and kinks rounded off as little).
+    at most 1/64 of a slice distance, independent from direction to direction; a kink is rounded
+    off over a step as small.
 
     Args:
         geometry: The target grid: any spacing, oblique, flipped, a region of interest, ...
