@@ -7,7 +7,6 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +16,16 @@ from scipy import ndimage
 import TomoSegLib
 from TomoSegLib.heatmaps.peaks import find_peaks
 from TomoSegLib.heatmaps.pipeline import HeatmapResult
-from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.jobs.devices import device_title
-from TomoSegLib.jobs.document import RunJob
 from TomoSegLib.jobs.events import WarningEvent
+from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.probe import package_versions
 from TomoSegLib.jobs.result import (
     Directions,
     Environment,
     Heatmap,
     HeatmapPeak,
-    Input,
     Mask,
     Model,
     RunNote,
@@ -35,24 +33,7 @@ from TomoSegLib.jobs.result import (
     Vector,
 )
 from TomoSegLib.jobs.settings import method_settings
-from TomoSegLib.models.folder import ModelFolder, model_hash
-
-
-class Inputs(NamedTuple):
-    """What went in: the channels by name, and the foreground mask where one was given."""
-
-    channels: dict[str, Input]
-    foreground: Input | None
-
-
-def describe_input(path: str, volume: Volume, digest: str) -> Input:
-    """An input file for the record."""
-    return Input(
-        path=path,
-        hash=digest,
-        shape=volume.geometry.shape,
-        spacing_mm=_vector(volume.geometry.spacing),
-    )
+from TomoSegLib.models.folder import model_hash
 
 
 def measure_heatmap(
@@ -89,8 +70,6 @@ def measure_mask(mask: npt.NDArray[np.uint8], threshold: float, geometry: Geomet
 def write_result(
     folder: Path,
     *,
-    job: RunJob,
-    model: ModelFolder,
     inputs: Inputs,
     found: HeatmapResult,
     heatmap: Heatmap,
@@ -99,12 +78,13 @@ def write_result(
     warnings: Sequence[WarningEvent],
 ) -> None:
     """Write ``result.json`` beside the files that it describes."""
+    job, model = inputs.job, inputs.model
     card = model.card
     result = RunResult(
         tomoseg=TomoSegLib.__version__,
         job=job,
-        inputs=inputs.channels,
-        foreground=inputs.foreground,
+        inputs=inputs.records,
+        foreground=inputs.foreground_record,
         model=Model(
             name=card.name,
             version=card.version,

@@ -13,27 +13,23 @@ import torch
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.heatmaps.mask import heatmap_to_mask
 from TomoSegLib.heatmaps.pipeline import HeatmapResult, compute_heatmap
-from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
+from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.montage import montage
 from TomoSegLib.imaging.preprocessing import ModelInput, prepare
 from TomoSegLib.imaging.segmentation import write_segmentation
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs import provenance
 from TomoSegLib.jobs.devices import choose_device
-from TomoSegLib.jobs.document import Expected, Region, RunJob
+from TomoSegLib.jobs.document import Region, RunJob
+from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
-from TomoSegLib.jobs.result import Input
 from TomoSegLib.jobs.settings import (
-    check_hash,
-    complete,
     mask_settings,
     method_settings,
     some,
 )
 from TomoSegLib.models.card import ModelCard
-from TomoSegLib.models.folder import model_hash
 from TomoSegLib.models.loading import LoadedEncoder, load_encoder
-from TomoSegLib.models.store import find_model
 
 FIRST_PREVIEW = 4
 """Directions of the first preview; each further one has twice as many."""
@@ -41,26 +37,21 @@ FIRST_PREVIEW = 4
 Float32Array = npt.NDArray[np.float32]
 
 
-def run(job: RunJob, results: Path, report: Reporter) -> None:
-    """Carry out a job and write its outputs into the folder `results`.
+def run(inputs: Inputs, results: Path, report: Reporter) -> None:
+    """Carry out a job whose inputs have been read, and write its outputs into a folder.
 
     Raises:
         TomoSegError: Whatever the user can cause or mend.
     """
-    model = find_model(job.model)
+    job, model, image = inputs.job, inputs.model, inputs.volumes[0]
     card = model.card
-    job = complete(job, model, report.warn)
-    expected = job.expected or Expected()
-    check_hash("model", model.name, model_hash(model), expected.model)
+    target = _box(job.region, image)
     report.device = choose_device(job.device)
     _make_reproducible(job)
 
-    volumes, foreground, inputs = _read(job, expected, report)
-    image = volumes[0]
-    target = _box(job.region, image)
     with report.stage("prepare"):
-        model_input = prepare(volumes, card.preprocessing, foreground)
-    del volumes, foreground  # from here on the first channel is all that is needed
+        model_input = prepare(inputs.volumes, card.preprocessing, inputs.foreground)
+    inputs.forget_volumes()  # from here on the first channel is all that is needed
     with report.stage("load-model"):
         encoder = load_encoder(model, report.device)
 
@@ -100,8 +91,6 @@ def run(job: RunJob, results: Path, report: Reporter) -> None:
         written(4, 5)
     provenance.write_result(
         results,
-        job=job,
-        model=model,
         inputs=inputs,
         found=found,
         heatmap=heatmap_figures,
@@ -109,29 +98,6 @@ def run(job: RunJob, results: Path, report: Reporter) -> None:
         timings_s=report.timings,
         warnings=report.warnings,
     )
-
-
-def _read(
-    job: RunJob, expected: Expected, report: Reporter
-) -> tuple[list[Volume], Volume | None, provenance.Inputs]:
-    """The channels in the card's order, the foreground mask, and what they are."""
-    volumes: list[Volume] = []
-    inputs: dict[str, Input] = {}
-    foreground, foreground_input = None, None
-    with report.stage("read", len(job.channels)) as progress:
-        for name, path in job.channels.items():
-            volume = read_volume(path)
-            inputs[name] = provenance.describe_input(path, volume, hash_volume(volume))
-            check_hash("input", path, inputs[name].hash, expected.inputs.get(name))
-            volumes.append(volume)
-            progress(len(volumes), len(job.channels))
-        if job.foreground is not None:
-            foreground = read_volume(job.foreground)
-            foreground_input = provenance.describe_input(
-                job.foreground, foreground, hash_volume(foreground)
-            )
-            check_hash("foreground", job.foreground, foreground_input.hash, expected.foreground)
-    return volumes, foreground, provenance.Inputs(inputs, foreground_input)
 
 
 def _heatmap(
@@ -154,39 +120,33 @@ def _heatmap(
             device=report.device,
             batch_size=job.batch_size,
             on_progress=progress,
-            on_preview=_preview_writer(job, target, report),
+            on_preview=_preview_writer(job.previews, target, report),
             on_warning=report.warn,
         )
 
 
 def _preview_writer(
-    job: RunJob, target: Geometry, report: Reporter
-) -> Callable[[int, Callable[[], Float32Array]], None] | None:
-    """Writes the growing heatmap to a file at each doubling of the number of directions."""
-    if job.previews is None:
-        return None
-    folder = Path(job.previews)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "previews-unwritable",
-            f"The folder for previews {folder} cannot be made: {error.strerror or error}.",
-            "Choose another folder, or none.",
-        ) from None
-    following = FIRST_PREVIEW
+    folder: str | None, target: Geometry, report: Reporter
+) -> Callable[[int, Callable[[], Float32Array]], None]:
+    """Writes the growing heatmap to a file at each doubling of the number of directions.
+
+    To look at the heatmap ends the group of directions that are being summed, which may change
+    the last digit of the result. So it is looked at whether previews are wanted or not: the
+    panel, which wants them, and the command line have to get the same bytes.
+    """
 
     def write(directions: int, heatmap: Callable[[], Float32Array]) -> None:
-        nonlocal following
-        if directions < following:
+        if directions < FIRST_PREVIEW:
             return
-        while following <= directions:
-            following *= 2
-        path = folder / f"preview-{directions:04}.nrrd"
+        array = heatmap()
+        if folder is None:
+            return
+        path = Path(folder) / f"preview-{directions:04}.nrrd"
         try:
-            write_volume(Volume(heatmap(), target, "preview"), path)
-        except TomoSegError as error:  # the result is not the preview's to endanger
-            report.warn("preview-failed", error.message, error.hint)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(Volume(array, target, "preview"), path)
+        except (OSError, TomoSegError) as error:  # the result is not the preview's to endanger
+            report.warn("preview-failed", f"The preview {path} cannot be written: {error}")
         else:
             report.preview(str(path), directions)
 

@@ -48,10 +48,13 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
     reporter = Reporter(emit)
     try:
         if isinstance(job, RunJob):
-            from TomoSegLib.jobs.run import run
+            from TomoSegLib.jobs.inputs import read_inputs
 
             with reporter.collecting_warnings():
-                run(job, Path(results), reporter)
+                inputs = read_inputs(job, reporter)
+                from TomoSegLib.jobs.run import run  # torch and all the rest
+
+                run(inputs, Path(results), reporter)
             return ResultEvent(job.output)
         from TomoSegLib.jobs.probe import probe
 
