@@ -11,7 +11,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS ?= test
+EXTRAS ?= test,panel-test
 # More arguments for pip. On Linux without a GPU
 #   make install PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # brings the small CPU build of torch instead of the large CUDA one.
