@@ -103,7 +103,8 @@ def find_threshold(
         if low == high:
             return high
         counts, edges = np.histogram(values, bins=_OTSU_BINS, range=(low, high))
-        return float(threshold_otsu(hist=(counts, (edges[:-1] + edges[1:]) / 2)))
+        # Otsu's lower class ends with a whole bin: at its right edge, not at its centre.
+        return float(threshold_otsu(hist=(counts, edges[1:])))
     value = _number(threshold, threshold)
     if not math.isfinite(value):
         raise _invalid(threshold)
