@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 
 from TomoSegLib.imaging.foreground import BoolArray, nonzero_mask
-from TomoSegLib.imaging.io import atomic_path
-from TomoSegLib.imaging.preprocessing import Float32Array, sample_on
+from TomoSegLib.imaging.io import atomic_path, resample, sitk_image
+from TomoSegLib.imaging.preprocessing import Float32Array
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 _COLUMNS = 3
@@ -38,13 +39,20 @@ class _View:
     axis: int  # of the array [z, y, x], across the slices
     letters: tuple[str, str, str, str]  # left, right, top, bottom
 
-    def cut(self, array: npt.NDArray[Any], index: int) -> npt.NDArray[Any]:
-        """The slice, rows from top to bottom and columns from left to right of the picture.
+    def cut(self, layer: sitk.Image, grid: Geometry, index: int, outside: float) -> Float32Array:
+        """A slice of the display grid, rows from top to bottom and columns from left to right.
 
         In LPS x runs to the patient's left, which is the right of the picture; y runs to the back,
         which is the picture's bottom (axial) or right (sagittal); z runs to the head, its top.
         """
-        plane = array.take(index, axis=self.axis)
+        shape, first = list(grid.shape), [0.0, 0.0, 0.0]
+        shape[self.axis], first[2 - self.axis] = 1, float(index)
+        affine = grid.affine.copy()
+        affine[:3, 3] = grid.index_to_lps(first)
+        thin = Geometry((shape[0], shape[1], shape[2]), affine)
+        # Not smoothed: display pixels are hardly larger than voxels.
+        slab = sitk.GetArrayFromImage(resample(layer, thin, sitk.sitkLinear, outside))
+        plane = slab.take(0, axis=self.axis).astype(np.float32)
         return plane if self.axis == 0 else plane[::-1]
 
 
@@ -90,14 +98,17 @@ def montage(
     from matplotlib.figure import Figure
 
     grid = display_grid(volume)
-    image = sample_on(volume.array, volume.geometry, grid, outside=np.nan, antialias=True)
-    shown_heatmap = _on(heatmap, volume.geometry, grid)
-    shown_mask = _on(None if mask is None else mask != 0, volume.geometry, grid)
     low, high = display_window(volume.array, foreground)
-    levels = None if shown_heatmap is None else heatmap_range(shown_heatmap)
-    centers, spans = _slice_positions(shown_heatmap, shown_mask, grid)
+    levels = None if heatmap is None else heatmap_range(heatmap)
+    centers, spans = _slice_positions(heatmap, mask, volume.geometry, grid)
+    image_layer = sitk_image(volume.array, volume.geometry)
+    heatmap_layer = None if heatmap is None else sitk_image(heatmap, volume.geometry)
+    # As floats, so that interpolation gives fractions and the outline at one half is smooth.
+    mask_layer = (
+        None if mask is None else sitk_image((mask != 0).astype(np.float32), volume.geometry)
+    )
 
-    paired = shown_heatmap is not None or shown_mask is not None
+    paired = heatmap is not None or mask is not None
     columns = _COLUMNS * (2 if paired else 1)
     sizes = np.array(grid.shape, dtype=float)
     heights = np.array([sizes[1], sizes[0], sizes[0]])
@@ -140,19 +151,20 @@ def montage(
                         row_height / height_in,
                     )
                 )
-                _draw_image(axes, view.cut(image, index), low, high)
+                _draw_image(axes, view.cut(image_layer, grid, index, low), low, high)
                 # All rows share one scale of millimetres: narrower planes are centred.
                 spare = (widths.max() - row_width) / 2
                 axes.set_xlim(-0.5 - spare, row_width - 0.5 + spare)
                 if overlaid:
-                    if shown_heatmap is not None and levels is not None:
-                        color_image = _draw_heatmap(axes, view.cut(shown_heatmap, index), levels)
-                    if shown_mask is not None:
-                        _draw_outline(axes, view.cut(shown_mask, index))
+                    if heatmap_layer is not None and levels is not None:
+                        plane = view.cut(heatmap_layer, grid, index, 0.0)
+                        color_image = _draw_heatmap(axes, plane, levels)
+                    if mask_layer is not None:
+                        _draw_outline(axes, view.cut(mask_layer, grid, index, 0.0))
                 else:
                     _draw_labels(axes, view, grid, index, scale_bar=column == 0)
     text = f"{volume.name}: grey {low:.4g} to {high:.4g}; the patient's right is at the left"
-    _draw_legend(figure, color_image, shown_mask is not None, threshold, text)
+    _draw_legend(figure, color_image, mask is not None, threshold, text)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, facecolor="black")
 
@@ -174,7 +186,7 @@ def display_window(
     array: npt.NDArray[Any], foreground: npt.NDArray[np.bool_] | None = None
 ) -> tuple[float, float]:
     """Black and white: the 0.5th and 99.8th percentile of the foreground."""
-    step = max(1, round((array.size / 2e6) ** (1 / 3)))
+    step = _stride(array.size)
     coarse = array[::step, ::step, ::step]
     if foreground is None:
         values = coarse[nonzero_mask(coarse)]
@@ -191,7 +203,9 @@ def display_window(
 
 def heatmap_range(heatmap: npt.NDArray[Any]) -> tuple[float, float]:
     """Values at which the overlay begins and saturates."""
-    positive = heatmap[heatmap > 0]
+    step = _stride(heatmap.size)
+    positive = heatmap[::step, ::step, ::step]
+    positive = positive[positive > 0]
     if positive.size == 0:
         return 0.0, 1.0
     top = float(np.percentile(positive, 99.9))
@@ -214,28 +228,34 @@ def _object_corners(volume: Volume) -> npt.NDArray[np.float64]:
     )
 
 
-def _on(array: npt.NDArray[Any] | None, geometry: Geometry, grid: Geometry) -> Float32Array | None:
-    return None if array is None else sample_on(array, geometry, grid, antialias=True)
-
-
 def _slice_positions(
-    heatmap: Float32Array | None, mask: Float32Array | None, grid: Geometry
+    heatmap: npt.NDArray[Any] | None,
+    mask: npt.NDArray[Any] | None,
+    geometry: Geometry,
+    grid: Geometry,
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Centre and extent of the slices to show along z, y, x, in display voxels."""
     inside: BoolArray | None = None
-    if mask is not None and mask.max() >= 0.5:
-        inside = _largest(mask >= 0.5)
+    if mask is not None and mask.any():
+        inside = mask != 0
     elif heatmap is not None and heatmap.max() > 0:
-        inside = _largest(heatmap >= 0.5 * heatmap.max())
+        inside = heatmap >= 0.5 * heatmap.max()
     if inside is None:
         return [(n - 1) / 2 for n in grid.shape], [0.5 * n for n in grid.shape]
-    centers, spans = [], []
-    for axis in range(3):
-        area = inside.sum(axis=tuple(other for other in range(3) if other != axis))
-        occupied = np.flatnonzero(area)
-        centers.append(float(np.average(np.arange(area.size), weights=area)))
-        spans.append(float(occupied[-1] - occupied[0] + 1))
-    return centers, spans
+    # A sparse look is enough, unless it misses what is small.
+    step = _stride(inside.size)
+    if inside[::step, ::step, ::step].any():
+        inside = inside[::step, ::step, ::step]
+    else:
+        step = 1
+    voxels = np.argwhere(_largest(inside))[:, ::-1] * step
+    positions = grid.lps_to_index(geometry.index_to_lps(voxels))[:, ::-1]
+    return positions.mean(axis=0).tolist(), (np.ptp(positions, axis=0) + 1).tolist()
+
+
+def _stride(size: int) -> int:
+    """Stride at which about two million of ``size`` voxels are left."""
+    return max(1, round((size / 2e6) ** (1 / 3)))
 
 
 def _largest(mask: BoolArray) -> BoolArray:
@@ -251,9 +271,7 @@ def _position(center: float, span: float, column: int) -> float:
 
 
 def _draw_image(axes: Any, plane: Float32Array, low: float, high: float) -> None:
-    axes.imshow(
-        np.nan_to_num(plane, nan=low), cmap="gray", vmin=low, vmax=high, interpolation="bilinear"
-    )
+    axes.imshow(plane, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
     axes.set_axis_off()
 
 
