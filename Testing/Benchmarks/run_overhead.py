@@ -6,8 +6,8 @@
 A brain-sized ellipsoid at 240 x 240 x 155 voxels of 1 mm is prepared as the model's card says (2 mm
 where no model is named), and the whole of `compute_heatmap` is timed: planes, sampling, encoder,
 filter, backprojection and agreement on the scan's own grid. Against it stands the encoder alone on
-the same non-empty slices, sampled beforehand, in the same batches. Both are repeated in turn, and
-the smallest times count: other work on the machine only ever adds.
+the same non-empty slices: the share of it that is spent in the encoder, so that other work on the
+machine weighs on both alike. For comparison the encoder is also timed in a pass of its own.
 
 The memory that the process has used at most is printed as well; ``--side 512`` makes it the CT.
 """
@@ -54,24 +54,23 @@ def main() -> int:
         update={"directions": f"fibonacci:{options.directions}"}
     )
 
-    wholes, encoders = [], []
+    ratios = []
     for _ in range(options.repeat):
         start = time.perf_counter()
         result = compute_heatmap(model_input, encoder, card, "tonno", settings)
-        wholes.append(time.perf_counter() - start)
+        whole = time.perf_counter() - start
+        ratios.append(whole / result.timings_s["encode"])
         parts = ", ".join(f"{name} {s:.2f} s" for name, s in result.timings_s.items())
-        print(f"  whole {wholes[-1]:.2f} s ({parts})")
+        print(f"  whole {whole:.2f} s ({parts}), {result.slices} slices: ratio {ratios[-1]:.3f}")
         if not options.side:
-            encoders.append(encoder_alone(model_input, encoder, card, settings))
-            print(f"  encoder alone {encoders[-1]:.2f} s for {result.slices} slices")
+            alone = encoder_alone(model_input, encoder, card, settings)
+            print(f"  encoder in a pass of its own {alone:.2f} s: ratio {whole / alone:.3f}")
 
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-    if not encoders:
-        return 0
-    ratio = min(wholes) / min(encoders)
+    ratio = float(np.median(ratios))
     verdict = "within" if ratio <= LIMIT else "above"
     print(
-        f"heatmap of {options.directions} directions / encoder alone = {ratio:.3f} "
+        f"heatmap of {options.directions} directions / its encoder = {ratio:.3f} "
         f"({verdict} {LIMIT}), {options.threads} threads"
     )
     return int(ratio > LIMIT)
@@ -107,12 +106,14 @@ def scan(side: int | None, card: ModelCard) -> ModelInput:
     shape = (side, side, side) if side else (155, 240, 240)
     geometry = Geometry.from_parts(shape, [0.8 if side else 1.0] * 3)
     radii = np.array(shape) * 0.47 if side else np.array([70.0, 88.0, 70.0])
-    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    inside = sum(
-        ((x - (n - 1) / 2) / r) ** 2 for x, n, r in zip((k, j, i), shape, radii, strict=True)
-    )
-    array = (800 + 40 * np.sin(i / 7) + 40 * np.sin(j / 5) + 40 * np.sin(k / 6)).astype(np.int16)
-    array[inside > 1] = 0
+    j, i = np.ogrid[: shape[1], : shape[2]]
+    array = np.zeros(shape, dtype=np.int16)
+    for k, plane in enumerate(array):  # slice by slice: the peak of memory is to be the run's own
+        inside = sum(
+            ((x - (n - 1) / 2) / r) ** 2 for x, n, r in zip((k, j, i), shape, radii, strict=True)
+        )
+        texture = np.sin(i / 7) + np.sin(j / 5) + np.sin(k / 6)
+        plane[:] = np.where(inside <= 1, 800 + 40 * texture, 0)
     volume = Volume(array, geometry)
     return prepare([volume] * len(card.channels), card.preprocessing)
 
