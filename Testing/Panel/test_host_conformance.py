@@ -1,4 +1,4 @@
-"""The host gives what Slicer gave in every measured case, and its runner can tell the difference."""
+"""The host gives what Slicer gave in every measured case, and its runner can tell otherwise."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ SETUP = "import qt\nl = qt.QLabel('x'); s = qt.QSpinBox()"
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """Start the host; errors in handlers are part of some cases and none of the report's business."""
+    """Start the host; errors in handlers are part of some cases, not of the report."""
     application = environment.start("oracle")
     monkeypatch.setattr(sys, "excepthook", lambda *_: None)
     application.setApplicationName("oracle")
@@ -63,9 +63,19 @@ def test_refusing_a_silent_conversion_passes_but_accepting_a_refusal_does_not():
 
 def test_the_command_prints_failures_and_counts(tmp_path, capsys):
     cases = tmp_path / "cases.json"
-    cases.write_text(json.dumps([{"setup": SETUP, "cases": [
-        {"get": "l.text", "type": "str", "value": "x"},
-        {"get": "l.text", "type": "str", "value": "wrong"}]}]))
+    cases.write_text(
+        json.dumps(
+            [
+                {
+                    "setup": SETUP,
+                    "cases": [
+                        {"get": "l.text", "type": "str", "value": "x"},
+                        {"get": "l.text", "type": "str", "value": "wrong"},
+                    ],
+                }
+            ]
+        )
+    )
     assert conformance.main(["conformance.py", str(cases)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "1 passed, 1 failed"

@@ -1,8 +1,8 @@
 """Run cases that were measured in Slicer's own Python, and say where the host differs.
 
 A file is a list of groups ``{"setup": code, "cases": [...]}``.  For each case the setup is executed
-afresh, then ``do`` (statements), then ``get`` (an expression), and the outcome is compared with what
-Slicer gave: ``raises``, ``value`` with its ``type``, ``type`` alone, ``callable`` or ``ok``.
+afresh, then ``do`` (statements), then ``get`` (an expression), and the outcome is compared with
+what Slicer gave: ``raises``, ``value`` with its ``type``, ``type`` alone, ``callable`` or ``ok``.
 
 A refusal of a silent conversion (`SilentConversion`) counts as passing where Slicer accepted;
 accepting what Slicer refused never does.

@@ -10,8 +10,9 @@ def number(value: object) -> int:
     return int(getattr(value, "value", value))
 
 
-def stored(type_: object, default: object = None, changed: str = "",
-           check: Callable | None = None) -> QtCore.Property:
+def stored(
+    type_: object, default: object = None, changed: str = "", check: Callable | None = None
+) -> QtCore.Property:
     """A property that keeps its value.
 
     Args:
@@ -44,8 +45,9 @@ def stored_enum(default: int = 0, changed: str = "") -> QtCore.Property:
     return stored(int, default, changed, number)
 
 
-def passed(type_: object, child: str, getter: str, setter: str = "",
-           convert: Callable | None = None) -> QtCore.Property:
+def passed(
+    type_: object, child: str, getter: str, setter: str = "", convert: Callable | None = None
+) -> QtCore.Property:
     """A property that a child widget has."""
 
     def read(self: QtCore.QObject) -> object:

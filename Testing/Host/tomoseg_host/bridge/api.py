@@ -63,8 +63,15 @@ class Member:
 
 
 #: JSON key -> kind of overload, in the order in which PythonQt searches one level.
-_LEVEL = (("deco", "deco"), ("sdeco", "sdeco"), ("meth", "method"), ("smeth", "static"),
-          ("sig", "signal"), ("slot", "method"), ("inv", "method"))
+_LEVEL = (
+    ("deco", "deco"),
+    ("sdeco", "sdeco"),
+    ("meth", "method"),
+    ("smeth", "static"),
+    ("sig", "signal"),
+    ("slot", "method"),
+    ("inv", "method"),
+)
 
 #: Names that PythonQt asks for itself and hides from scripts.
 _INTERNAL = ("py_toString",)
@@ -108,14 +115,17 @@ class ClassInfo:
         return any(level.name == name for level in self.chain)
 
     def _absent(self, key: str) -> list:
-        """Names that only Qt 6 has; the host offers Qt 5's surface, where the cases were measured."""
+        """Names that only Qt 6 has: the host offers Qt 5's surface, which was measured."""
         return self.raw.get("qt6", {}).get(key, [])
 
     def own(self, key: str) -> list:
         """Entries of one kind declared by this class itself, for the Qt that is stood in for."""
         absent = self._absent(key)
-        entries = [entry for entry in self.raw.get(key, [])
-                   if (entry[0] if key == "p" else entry) not in absent]
+        entries = [
+            entry
+            for entry in self.raw.get(key, [])
+            if (entry[0] if key == "p" else entry) not in absent
+        ]
         return entries + self.raw.get("qt5", {}).get(key, [])
 
     def constructors(self) -> list[str]:
@@ -136,8 +146,11 @@ class ClassInfo:
 
     def signals(self) -> dict[str, Overload]:
         """All signals, by normalized signature."""
-        return {parse_signature(text).text: Overload(parse_signature(text), "signal", level.name)
-                for level in reversed(self.chain) for text in level.own("sig")}
+        return {
+            parse_signature(text).text: Overload(parse_signature(text), "signal", level.name)
+            for level in reversed(self.chain)
+            for text in level.own("sig")
+        }
 
     def own_overloads(self, name: str) -> list[Overload]:
         """The callables of that name that this class itself declares."""

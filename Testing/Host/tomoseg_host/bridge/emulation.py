@@ -8,7 +8,7 @@ import sys
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import api, lifetime, pyside, topython
+from . import api, enums, lifetime, pyside, topython
 
 _DECORATORS: dict[str, object] = {}
 _METHODS: dict[tuple[str, str], object] = {}
@@ -50,6 +50,7 @@ def _deco(name: str):
     def register(function):
         _DECORATORS[name] = function
         return function
+
     return register
 
 
@@ -58,6 +59,7 @@ def _method(cls: str, *names: str):
         for name in names:
             _METHODS[cls, name] = function
         return function
+
     return register
 
 
@@ -90,8 +92,11 @@ def connect(self: object, signal: object, *rest: object) -> bool:
     found = signals.find(self._info_, self._peer_, text) if text else None
     if len(rest) >= 2:
         receiver = rest[0]
-        return (found is not None and receiver is not None and
-                signals.connect_slot(self, found, lifetime.wrapper_of(receiver), _bytes(rest[1])))
+        return (
+            found is not None
+            and receiver is not None
+            and signals.connect_slot(self, found, lifetime.wrapper_of(receiver), _bytes(rest[1]))
+        )
     if found is None:
         return _no_such_signal("connect", text, self._info_.name)
     signals.handle(self._peer_, found, rest[0])
@@ -239,17 +244,23 @@ def single_shot(_: object, msec: int, handler: object) -> None:
 # -- functions of the qt module -------------------------------------------------------------------
 
 _PLAIN = {
-    "qAbs": abs, "qMax": max, "qMin": min, "qBound": lambda low, x, high: max(low, min(x, high)),
+    "qAbs": abs,
+    "qMax": max,
+    "qMin": min,
+    "qBound": lambda low, x, high: max(low, min(x, high)),
     "qRound": lambda x: int(x + 0.5) if x >= 0 else -int(-x + 0.5),
     "qRound64": lambda x: int(x + 0.5) if x >= 0 else -int(-x + 0.5),
     "qFuzzyCompare": lambda a, b: abs(a - b) * 1e12 <= min(abs(a), abs(b)),
     # The cases were measured with this version, and modules ask for it to tell Qt 5 from 6.
-    "qVersion": lambda: "5.15.8", "SIGNAL": lambda text: f"2{text}", "SLOT": lambda text: f"1{text}",
+    "qVersion": lambda: "5.15.8",
+    "SIGNAL": lambda text: f"2{text}",
+    "SLOT": lambda text: f"1{text}",
     "qDebug": lambda text: QtCore.qDebug(_bytes(text)),
     "qWarning": lambda text: QtCore.qWarning(_bytes(text)),
     "qCritical": lambda text: QtCore.qCritical(_bytes(text)),
     "qFatal": lambda text: QtCore.qFatal(_bytes(text)),
-    "qrand": lambda: QtCore.QRandomGenerator.global_().bounded(2**31 - 1), "qsrand": lambda _: None,
+    "qrand": lambda: QtCore.QRandomGenerator.global_().bounded(2**31 - 1),
+    "qsrand": lambda _: None,
 }
 for _name, _function in _PLAIN.items():
     _DECORATORS[f"static {_name}"] = lambda _, *args, function=_function: function(*args)
@@ -260,14 +271,22 @@ for _name, _function in _PLAIN.items():
 
 def _first_of_pair(cls: str, name: str) -> None:
     """PySide6 returns (value, filter) or (value, ok); PythonQt the value alone."""
+
     def call(_: object, *args: object) -> object:
         kept = [each for each in args if each is not None or each is args[0]] if args else []
         return getattr(pyside.find(cls), name)(*kept)[0]
+
     _METHODS[cls, name] = call
 
 
-for _name in ("getOpenFileName", "getSaveFileName", "getOpenFileNames", "getOpenFileUrl",
-              "getOpenFileUrls", "getSaveFileUrl"):
+for _name in (
+    "getOpenFileName",
+    "getSaveFileName",
+    "getOpenFileNames",
+    "getOpenFileUrl",
+    "getOpenFileUrls",
+    "getSaveFileUrl",
+):
     _first_of_pair("QFileDialog", _name)
 for _name in ("getText", "getInt", "getDouble", "getItem", "getMultiLineText"):
     _first_of_pair("QInputDialog", _name)
@@ -295,8 +314,9 @@ def process_start_detached(process: QtCore.QProcess | None, *args: object) -> bo
         if not rest:
             program, *arguments = QtCore.QProcess.splitCommand(program)
             rest = [arguments]
-        result = QtCore.QProcess.startDetached(program, *[each for each in rest
-                                                          if each is not None])
+        result = QtCore.QProcess.startDetached(
+            program, *[each for each in rest if each is not None]
+        )
     return result[0] if isinstance(result, tuple) else result
 
 
@@ -308,6 +328,35 @@ def process_execute(_: object, program: str, arguments: list | None = None) -> i
     return QtCore.QProcess.execute(program, arguments)
 
 
+@_method("QFontMetrics", "new")
+def font_metrics(cls: type, *args: object) -> QtGui.QFontMetrics:
+    """Without a font, the application's."""
+    return cls(*args) if args else cls(QtWidgets.QApplication.font())
+
+
+_METHODS["QFontInfo", "new"] = font_metrics
+
+
+@_method("QFont", "new")
+def font(cls: type, *args: object) -> QtGui.QFont:
+    """The weight is a number of Qt 5's scale."""
+    if len(args) > 2:
+        args = (*args[:2], enums.to_pyside("QFont", "Weight", args[2]), *args[3:])
+    return cls(*args)
+
+
+@_method("QFont", "setWeight")
+def set_font_weight(item: QtGui.QFont, weight: int) -> None:
+    """As above."""
+    item.setWeight(enums.to_pyside("QFont", "Weight", weight))
+
+
+@_method("QFont", "weight")
+def font_weight(item: QtGui.QFont) -> int:
+    """As above."""
+    return int(enums.from_pyside(item.weight(), ("QFont", "Weight")))
+
+
 @_method("QFontMetrics", "width")
 def font_width(metrics: QtGui.QFontMetrics, text: str, length: int = -1, _: int = 0) -> int:
     """Qt 5's name of horizontalAdvance."""
@@ -317,7 +366,7 @@ def font_width(metrics: QtGui.QFontMetrics, text: str, length: int = -1, _: int 
 @_method("QFontMetrics", "charWidth")
 def char_width(metrics: QtGui.QFontMetrics, text: str, position: int) -> int:
     """The advance of one character of a text."""
-    return metrics.horizontalAdvance(text[position:position + 1])
+    return metrics.horizontalAdvance(text[position : position + 1])
 
 
 @_method("QWidget", "devicePixelRatio")
@@ -363,6 +412,7 @@ def add_action(widget: QtWidgets.QWidget, action: QtGui.QAction) -> None:
 def _adding(cls: str, name: str) -> None:
     def call(widget: QtWidgets.QWidget, *args: object) -> object:
         return getattr(widget, name)(*args)
+
     _METHODS[cls, name] = call
 
 
@@ -454,14 +504,30 @@ def _operators() -> None:
     """Operators that PySide6 offers only as Python operators."""
     import operator
 
-    names = {"__add__": operator.add, "__sub__": operator.sub, "__mul__": operator.mul,
-             "__div__": operator.truediv, "__and__": operator.and_, "__or__": operator.or_,
-             "__xor__": operator.xor, "__iadd__": operator.iadd, "__isub__": operator.isub,
-             "__imul__": operator.imul, "__idiv__": operator.itruediv, "__iand__": operator.iand,
-             "__ior__": operator.ior, "__ixor__": operator.ixor, "__lshift__": operator.lshift,
-             "__eq__": operator.eq, "__ne__": operator.ne, "__lt__": operator.lt,
-             "__le__": operator.le, "__gt__": operator.gt, "__ge__": operator.ge,
-             "__invert__": operator.invert}
+    names = {
+        "__add__": operator.add,
+        "__sub__": operator.sub,
+        "__mul__": operator.mul,
+        "__div__": operator.truediv,
+        "__and__": operator.and_,
+        "__or__": operator.or_,
+        "__xor__": operator.xor,
+        "__iadd__": operator.iadd,
+        "__isub__": operator.isub,
+        "__imul__": operator.imul,
+        "__idiv__": operator.itruediv,
+        "__iand__": operator.iand,
+        "__ior__": operator.ior,
+        "__ixor__": operator.ixor,
+        "__lshift__": operator.lshift,
+        "__eq__": operator.eq,
+        "__ne__": operator.ne,
+        "__lt__": operator.lt,
+        "__le__": operator.le,
+        "__gt__": operator.gt,
+        "__ge__": operator.ge,
+        "__invert__": operator.invert,
+    }
     for name, function in names.items():
         for cls, raw in api.classes().items():
             if any(f"{name}(" in text for text in raw.get("meth", [])):
@@ -472,7 +538,31 @@ _operators()
 
 _GETTERS["QComboBox", "autoCompletion"] = lambda combo: combo.completer() is not None
 _GETTERS["QComboBox", "autoCompletionCaseSensitivity"] = lambda combo: (
-    combo.completer().caseSensitivity() if combo.completer() else QtCore.Qt.CaseInsensitive)
+    combo.completer().caseSensitivity() if combo.completer() else QtCore.Qt.CaseInsensitive
+)
+_SETTERS["QComboBox", "autoCompletion"] = lambda combo, on: combo.setCompleter(
+    QtWidgets.QCompleter(combo.model(), combo) if on else None
+)
+_SETTERS["QComboBox", "autoCompletionCaseSensitivity"] = lambda combo, case: (
+    combo.completer().setCaseSensitivity(case) if combo.completer() else None
+)
+
+
+def _dialog_option(name: str, option: str, inverted: bool) -> None:
+    """A property of Qt 5's file dialog that is an option in Qt 6."""
+    flag = QtWidgets.QFileDialog.Option[option]
+    _GETTERS["QFileDialog", name] = lambda dialog: dialog.testOption(flag) is not inverted
+    _SETTERS["QFileDialog", name] = lambda dialog, on: dialog.setOption(flag, on is not inverted)
+
+
+for _name, _option, _inverted in (
+    ("confirmOverwrite", "DontConfirmOverwrite", True),
+    ("readOnly", "ReadOnly", False),
+    ("nameFilterDetailsVisible", "HideNameFilterDetails", True),
+    ("resolveSymlinks", "DontResolveSymlinks", True),
+):
+    _dialog_option(_name, _option, _inverted)
+
 _GETTERS["QTextEdit", "tabStopWidth"] = lambda edit: int(edit.tabStopDistance())
 _GETTERS["QPlainTextEdit", "tabStopWidth"] = lambda edit: int(edit.tabStopDistance())
 _SETTERS["QTextEdit", "tabStopWidth"] = lambda edit, width: edit.setTabStopDistance(width)

@@ -15,45 +15,117 @@ _TABLE = api.DATA.with_name("enums.json")
 
 #: Flags type -> the PySide6 enum that it combines, where taking off the plural "s" is not enough.
 _PLURALS = {
-    "Qt.Alignment": "AlignmentFlag", "Qt.WindowFlags": "WindowType",
-    "Qt.TextInteractionFlags": "TextInteractionFlag", "QIODevice.OpenMode": "OpenModeFlag",
-    "QFile.OpenMode": "OpenModeFlag", "QStyle.State": "StateFlag",
-    "QAbstractItemView.EditTriggers": "EditTrigger", "QSizePolicy.ControlTypes": "ControlType",
-    "QDir.SortFlags": "SortFlag", "QItemSelectionModel.SelectionFlags": "SelectionFlag",
-    "QDockWidget.DockWidgetFeatures": "DockWidgetFeature", "QFileDialog.Options": "Option",
-    "QFile.Permissions": "Permission", "QFileDevice.Permissions": "Permission",
-    "QFileDevice.FileHandleFlags": "FileHandleFlag", "QLocale.NumberOptions": "NumberOption",
-    "QImage.InvertMode": "InvertMode", "QTextDocument.FindFlags": "FindFlag",
-    "QAbstractSpinBox.StepEnabled": "StepEnabledFlag", "Qt.ImageConversionFlags":
-    "ImageConversionFlag", "QPainter.RenderHints": "RenderHint", "QUrl.FormattingOptions":
-    "UrlFormattingOption",
+    "Qt.Alignment": "AlignmentFlag",
+    "Qt.WindowFlags": "WindowType",
+    "Qt.TextInteractionFlags": "TextInteractionFlag",
+    "QIODevice.OpenMode": "OpenModeFlag",
+    "QFile.OpenMode": "OpenModeFlag",
+    "QStyle.State": "StateFlag",
+    "QAbstractItemView.EditTriggers": "EditTrigger",
+    "QSizePolicy.ControlTypes": "ControlType",
+    "QDir.SortFlags": "SortFlag",
+    "QItemSelectionModel.SelectionFlags": "SelectionFlag",
+    "QDockWidget.DockWidgetFeatures": "DockWidgetFeature",
+    "QFileDialog.Options": "Option",
+    "QFile.Permissions": "Permission",
+    "QFileDevice.Permissions": "Permission",
+    "QFileDevice.FileHandleFlags": "FileHandleFlag",
+    "QLocale.NumberOptions": "NumberOption",
+    "QImage.InvertMode": "InvertMode",
+    "QTextDocument.FindFlags": "FindFlag",
+    "QAbstractSpinBox.StepEnabled": "StepEnabledFlag",
+    "Qt.ImageConversionFlags": "ImageConversionFlag",
+    "QPainter.RenderHints": "RenderHint",
+    "QUrl.FormattingOptions": "UrlFormattingOption",
 }
 
 #: Values whose numbers changed from Qt 5 to Qt 6: {(class, enum): {name: Qt 5 number}}.
 _QT5_NUMBERS = {
-    ("QFont", "Weight"): {"Thin": 0, "ExtraLight": 12, "Light": 25, "Normal": 50, "Medium": 57,
-                          "DemiBold": 63, "Bold": 75, "ExtraBold": 81, "Black": 87},
+    ("QFont", "Weight"): {
+        "Thin": 0,
+        "ExtraLight": 12,
+        "Light": 25,
+        "Normal": 50,
+        "Medium": 57,
+        "DemiBold": 63,
+        "Bold": 75,
+        "ExtraBold": 81,
+        "Black": 87,
+    },
 }
 
 #: Values that Qt 6 dropped, with the numbers that Qt 5 gave them.
 _QT5_ONLY = {
     ("Qt", "MouseButton"): {"MidButton": 4},
     ("Qt", "ItemDataRole"): {"TextColorRole": 9, "BackgroundColorRole": 8},
+    ("Qt", "ItemFlag"): {"ItemIsTristate": 64},
+    ("Qt", "MatchFlag"): {"MatchRegExp": 3},
+    ("Qt", "TextFlag"): {"TextBypassShaping": 0x100000},
+    ("Qt", "InputMethodQuery"): {"ImMicroFocus": 2},
+    ("Qt", "WidgetAttribute"): {
+        "WA_ContentsPropagated": 3,
+        "WA_NoBackground": 4,
+        "WA_MacNoClickThrough": 12,
+        "WA_MacBrushedMetal": 46,
+        "WA_MacMetalStyle": 46,
+        "WA_GroupLeader": 72,
+        "WA_WState_DND": 74,
+        "WA_ForceAcceptDrops": 77,
+        "WA_MacVariableSize": 89,
+        "WA_MSWindowsUseDirect3D": 94,
+        "WA_MacFrameworkScaled": 117,
+        "WA_MacNoShadow": 127,
+    },
     ("Qt", "ApplicationAttribute"): {
-        "AA_ImmediateWidgetCreation": 0, "AA_MSWindowsUseDirect3DByDefault": 1,
-        "AA_X11InitThreads": 10, "AA_UseHighDpiPixmaps": 13, "AA_EnableHighDpiScaling": 20,
-        "AA_DisableHighDpiScaling": 21, "AA_DisableWindowContextHelpButton": 30},
+        "AA_ImmediateWidgetCreation": 0,
+        "AA_MSWindowsUseDirect3DByDefault": 1,
+        "AA_MacPluginApplication": 5,
+        "AA_X11InitThreads": 10,
+        "AA_UseHighDpiPixmaps": 13,
+        "AA_EnableHighDpiScaling": 20,
+        "AA_DisableHighDpiScaling": 21,
+        "AA_DisableWindowContextHelpButton": 30,
+    },
+    ("Qt", "DateFormat"): {
+        "SystemLocaleDate": 2,
+        "LocalDate": 2,
+        "LocaleDate": 3,
+        "SystemLocaleShortDate": 4,
+        "SystemLocaleLongDate": 5,
+        "DefaultLocaleShortDate": 6,
+        "DefaultLocaleLongDate": 7,
+    },
     ("QPalette", "ColorRole"): {"Foreground": 0, "Background": 10},
-    ("QSizePolicy", "Policy"): {},
     ("QStandardPaths", "StandardLocation"): {"DataLocation": 9},
-    ("Qt", "DateFormat"): {"SystemLocaleDate": 2, "LocalDate": 2, "LocaleDate": 3,
-                           "SystemLocaleShortDate": 4, "SystemLocaleLongDate": 5,
-                           "DefaultLocaleShortDate": 6, "DefaultLocaleLongDate": 7},
-    ("QProcess", "ProcessError"): {}, ("QLineEdit", "EchoMode"): {},
-    ("QAbstractItemView", "EditTrigger"): {}, ("QTextStream", "Status"): {},
-    ("QDialogButtonBox", "StandardButton"): {}, ("Qt", "WindowType"): {
-        "MacWindowToolBarButtonHint": 0x10000000, "ForeignWindow": 0x20 | 1},
-    ("QImage", "Format"): {"NImageFormats": 30},
+    ("QComboBox", "SizeAdjustPolicy"): {"AdjustToMinimumContentsLength": 2},
+    ("QDockWidget", "DockWidgetFeature"): {"AllDockWidgetFeatures": 7},
+    ("QFileDialog", "FileMode"): {"DirectoryOnly": 4},
+    ("QFileDialog", "Option"): {"DontUseSheet": 8},
+    ("QFont", "StyleStrategy"): {"OpenGLCompatible": 0x200, "ForceIntegerMetrics": 0x400},
+    ("QPainter", "RenderHint"): {
+        "HighQualityAntialiasing": 8,
+        "NonCosmeticDefaultPen": 16,
+        "Qt4CompatiblePainting": 32,
+    },
+    ("QStyle", "PixelMetric"): {
+        "PM_DefaultTopLevelMargin": 57,
+        "PM_DefaultChildMargin": 58,
+        "PM_DefaultLayoutSpacing": 59,
+        "PM_MDIFrameWidth": 46,
+        "PM_MDIMinimizedWidth": 47,
+    },
+    ("QStyle", "PrimitiveElement"): {"PE_FrameStatusBar": 7, "PE_IndicatorViewItemCheck": 25},
+    ("QStyle", "SubElement"): {"SE_ViewItemCheckIndicator": 20},
+    ("QGraphicsItem", "GraphicsItemChange"): {"ItemMatrixChange": 1},
+    ("QGraphicsView", "OptimizationFlag"): {"DontClipPainter": 1},
+    ("QTextFormat", "FormatType"): {"TableFormat": 4},
+    ("QNetworkRequest", "Attribute"): {"FollowRedirectsAttribute": 21},
+    ("QRegularExpression", "PatternOption"): {
+        "OptimizeOnFirstUsageOption": 0x80,
+        "DontAutomaticallyOptimizeOption": 0x100,
+    },
+    ("QSsl", "SslProtocol"): {"SslV3": 0, "SslV2": 1, "TlsV1SslV3": 6},
+    ("qSlicerCoreApplication", "ReturnCode"): {"ExitSuccess": 0, "ExitFailure": 1},
 }
 
 
@@ -136,8 +208,13 @@ def pyside_enum(owner: str, name: str) -> type[python_enum.Enum] | None:
     cls = pyside.find(owner)
     if cls is None:
         return None
-    for candidate in (name, _PLURALS.get(f"{owner}.{name}"), name.removesuffix("s"),
-                      name + "Flag", _singular(owner, name)):
+    for candidate in (
+        name,
+        _PLURALS.get(f"{owner}.{name}"),
+        name.removesuffix("s"),
+        name + "Flag",
+        _singular(owner, name),
+    ):
         found = getattr(cls, candidate, None) if candidate else None
         if isinstance(found, type) and issubclass(found, python_enum.Enum):
             return found

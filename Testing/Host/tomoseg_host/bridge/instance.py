@@ -16,12 +16,26 @@ from .signature import parse_constructor, parse_type
 from .strictness import HostLacks
 
 #: Operators that Python looks up on the type: API name -> Python's name.
-_OPERATORS = {"__add__": "__add__", "__sub__": "__sub__", "__mul__": "__mul__",
-              "__div__": "__truediv__", "__and__": "__and__", "__or__": "__or__",
-              "__xor__": "__xor__", "__lshift__": "__lshift__", "__invert__": "__invert__",
-              "__iadd__": "__iadd__", "__isub__": "__isub__", "__imul__": "__imul__",
-              "__idiv__": "__itruediv__", "__iand__": "__iand__", "__ior__": "__ior__",
-              "__ixor__": "__ixor__", "__enter__": "__enter__", "__exit__": "__exit__"}
+_OPERATORS = {
+    "__add__": "__add__",
+    "__sub__": "__sub__",
+    "__mul__": "__mul__",
+    "__div__": "__truediv__",
+    "__and__": "__and__",
+    "__or__": "__or__",
+    "__xor__": "__xor__",
+    "__lshift__": "__lshift__",
+    "__invert__": "__invert__",
+    "__iadd__": "__iadd__",
+    "__isub__": "__isub__",
+    "__imul__": "__imul__",
+    "__idiv__": "__itruediv__",
+    "__iand__": "__iand__",
+    "__ior__": "__ior__",
+    "__ixor__": "__ixor__",
+    "__enter__": "__enter__",
+    "__exit__": "__exit__",
+}
 
 
 class PythonQtClassWrapper(type):
@@ -129,22 +143,22 @@ class PythonQtInstanceWrapper(metaclass=PythonQtClassWrapper):
             if member.kind == "property":
                 _write_property(self, info, member.property, value)
                 return
-            raise AttributeError(f"{member.kind} '{name}' can not be overwritten on {info.name} object")
+            raise AttributeError(
+                f"{member.kind} '{name}' can not be overwritten on {info.name} object"
+            )
         if (setter := info.member(f"py_set_{name}")) is not None:
             _write_field(self, name, setter, value)
             return
-        peer = self._peer_
-        if isinstance(peer, QtCore.QObject) and pyside.alive(peer):
-            if name.encode() in [bytes(each.data()) for each in peer.dynamicPropertyNames()]:
-                converted = toqt.variant(value)
-                if converted is None:
-                    raise AttributeError(f"Dynamic property '{name}' does not accept None")
-                peer.setProperty(name, converted)
-                return
+        if name in _dynamic_properties(self._peer_):
+            converted = toqt.variant(value)
+            if converted is None:
+                raise AttributeError(f"Dynamic property '{name}' does not accept None")
+            self._peer_.setProperty(name, converted)
+            return
         if type(self).__mro__[1] is PythonQtInstanceWrapper:
             raise AttributeError(
-                f"'{name}' does not exist on {info.name} and creating new attributes on C++ objects "
-                "is not allowed"
+                f"'{name}' does not exist on {info.name} and creating new attributes on C++ "
+                "objects is not allowed"
             )
         object.__setattr__(self, name, value)
 
@@ -234,8 +248,12 @@ def facade_class(name: str) -> type:
     name = name.replace("::", "__")
     info = api.info(name)
     module = "qt" if name.startswith("Q") else "ctk" if name.startswith("ctk") else "slicer"
-    namespace = {"__slots__": (), "_info_": info, "__module__": module,
-                 "__doc__": f"{name.replace('__', '::')}, as Python inside Slicer has it."}
+    namespace = {
+        "__slots__": (),
+        "_info_": info,
+        "__module__": module,
+        "__doc__": f"{name.replace('__', '::')}, as Python inside Slicer has it.",
+    }
     for operator, special in _OPERATORS.items():
         if info.overloads(operator):
             namespace[special] = _operator(operator, special)
@@ -247,8 +265,9 @@ def private_class(name: str, base: str) -> type:
     """A class that Qt made and the API does not list: it offers what its listed base does."""
     like = api.info(base) if base else None
     info = api.ClassInfo(name, {}, like)
-    return PythonQtClassWrapper(name, (Instance,), {"__slots__": (), "_info_": info,
-                                                    "__module__": "qt"})
+    return PythonQtClassWrapper(
+        name, (Instance,), {"__slots__": (), "_info_": info, "__module__": "qt"}
+    )
 
 
 def _operator(name: str, special: str):
@@ -273,8 +292,10 @@ def construct(self: Instance, args: tuple, kwargs: dict) -> None:
     if not overloads:
         raise ValueError(f"No constructors available for {info.name}")
     if kwargs:
-        raise ValueError(f"Called new_{info.name} with keyword arguments, but called slot does "
-                         "not support kwargs.")
+        raise ValueError(
+            f"Called new_{info.name} with keyword arguments, but called slot does "
+            "not support kwargs."
+        )
     signature, converted = slots.choose(overloads, args, info.name)
     cls = pyside.find(info.name)
     if cls is None:
@@ -290,7 +311,9 @@ def construct(self: Instance, args: tuple, kwargs: dict) -> None:
 def _read_property(self: Instance, info: api.ClassInfo, prop: api.Property) -> object:
     item = peer(self)
     if item is None:
-        raise ValueError(f"Trying to read property '{prop.name}' from a destroyed {info.name} object")
+        raise ValueError(
+            f"Trying to read property '{prop.name}' from a destroyed {info.name} object"
+        )
     return topython.convert(slots.read_property(item, prop), parse_type(prop.type), prop.owner)
 
 
@@ -298,7 +321,8 @@ def _write_property(self: Instance, info: api.ClassInfo, prop: api.Property, val
     item = peer(self)
     if item is None:
         raise AttributeError(
-            f"Trying to set property '{prop.name}' on a destroyed {info.name} object")
+            f"Trying to set property '{prop.name}' on a destroyed {info.name} object"
+        )
     if not prop.writable:
         raise AttributeError(f"Property '{prop.name}' of {info.name} object is not writable")
     try:
@@ -313,9 +337,17 @@ def _write_property(self: Instance, info: api.ClassInfo, prop: api.Property, val
 
 def _write_field(self: Instance, name: str, setter: api.Member, value: object) -> None:
     """A public field of a value class (a style option), written through PythonQt's setter."""
-    _, converted = slots.choose([each.signature for each in setter.overloads], (value,),
-                                self._info_.name)
+    _, converted = slots.choose(
+        [each.signature for each in setter.overloads], (value,), self._info_.name
+    )
     setattr(self._peer_, name, converted[0])
+
+
+def _dynamic_properties(item: object) -> list[str]:
+    """The names of the dynamic properties of a living QObject."""
+    if not isinstance(item, QtCore.QObject) or not pyside.alive(item):
+        return []
+    return [bytes(each.data()).decode("utf-8", "replace") for each in item.dynamicPropertyNames()]
 
 
 def _unlisted_attribute(self: Instance, info: api.ClassInfo, name: str) -> object:
@@ -325,7 +357,7 @@ def _unlisted_attribute(self: Instance, info: api.ClassInfo, name: str) -> objec
         type_ = getter.overloads[0].signature.returns
         return topython.convert(getattr(item, name), type_, info.name)
     if isinstance(item, QtCore.QObject):
-        if name.encode() in [bytes(each.data()) for each in item.dynamicPropertyNames()]:
+        if name in _dynamic_properties(item):
             return topython.convert(item.property(name))
         for child in item.children():
             if child.objectName() == name:

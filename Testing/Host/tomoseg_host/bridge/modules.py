@@ -46,29 +46,41 @@ class LibraryModule(types.ModuleType):
 
 def qt_module() -> types.ModuleType:
     """``qt``: Qt's classes, the functions of the global namespace, and PythonQt's own types."""
-    names = [name for name in api.classes()
-             if name.startswith("Q") and "__" not in name and name not in ("QtCore", "QtNetwork")]
+    names = [
+        name
+        for name in api.classes()
+        if name.startswith("Q") and "__" not in name and name not in ("QtCore", "QtNetwork")
+    ]
     module = LibraryModule("qt", names)
     namespace = api.info("Qt")
     for text in namespace.raw["sdeco"]:
         name = text.partition("(")[0].rpartition(" ")[2]
-        setattr(module, name, slots.Slot(name, namespace.member(name), namespace,
-                                         owner=facade_class("Qt")))
+        setattr(
+            module,
+            name,
+            slots.Slot(name, namespace.member(name), namespace, owner=facade_class("Qt")),
+        )
     module.Signal, module.Slot, module.Property = Signal, Slot, Property
     return module
 
 
 def ctk_module() -> types.ModuleType:
     """``ctk``: the classes that its Python package exposes."""
-    names = [name for name, raw in api.classes().items()
-             if name.startswith("ctk") and raw.get("mod", 1) and "__" not in name]
+    names = [
+        name
+        for name, raw in api.classes().items()
+        if name.startswith("ctk") and raw.get("mod", 1) and "__" not in name
+    ]
     return LibraryModule("ctk", names)
 
 
 def slicer_classes() -> list[str]:
     """The names of the qMRML and qSlicer classes, attributes of ``slicer``."""
-    return [name for name, raw in api.classes().items()
-            if name.startswith(("qMRML", "qSlicer")) and raw.get("mod", 1) and "__" not in name]
+    return [
+        name
+        for name, raw in api.classes().items()
+        if name.startswith(("qMRML", "qSlicer")) and raw.get("mod", 1) and "__" not in name
+    ]
 
 
 def install() -> None:

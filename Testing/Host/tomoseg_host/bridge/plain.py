@@ -11,14 +11,22 @@ from functools import cache
 from PySide6 import QtCore, QtGui
 
 from ..qtproperty import stored, stored_enum
-from . import api
+from . import api, pyside
 from .signature import parse_signature, parse_type
 from .strictness import HostLacks
 
-_TYPES = {"bool": (bool, False), "int": (int, 0), "double": (float, 0.0), "float": (float, 0.0),
-          "QString": (str, ""), "QStringList": ("QStringList", list),
-          "QColor": (QtGui.QColor, QtGui.QColor), "QIcon": (QtGui.QIcon, QtGui.QIcon),
-          "QSize": (QtCore.QSize, QtCore.QSize), "QFont": (QtGui.QFont, QtGui.QFont)}
+_TYPES = {
+    "bool": (bool, False),
+    "int": (int, 0),
+    "double": (float, 0.0),
+    "float": (float, 0.0),
+    "QString": (str, ""),
+    "QStringList": ("QStringList", list),
+    "QColor": (QtGui.QColor, QtGui.QColor),
+    "QIcon": (QtGui.QIcon, QtGui.QIcon),
+    "QSize": (QtCore.QSize, QtCore.QSize),
+    "QFont": (QtGui.QFont, QtGui.QFont),
+}
 
 
 @cache
@@ -42,8 +50,11 @@ def complete(name: str, base: type) -> type:
 
 def _has(base: type, name: str) -> bool:
     """Whether the host's own classes (not Qt's) define the name."""
-    return any(name in cls.__dict__ for cls in base.__mro__
-               if not cls.__module__.startswith(("PySide6", "Shiboken", "builtins")))
+    return any(
+        name in cls.__dict__
+        for cls in base.__mro__
+        if not cls.__module__.startswith(("PySide6", "Shiboken", "builtins"))
+    )
 
 
 def _add_signals(level: api.ClassInfo, base: type, namespace: dict, signals: dict) -> None:
@@ -75,7 +86,11 @@ def _add_properties(level: api.ClassInfo, base: type, namespace: dict) -> None:
         type_, empty = _TYPES.get(parse_type(type_text).name, (object, None))
         if parse_type(type_text).pointer:
             type_, empty = object, None
-        if isinstance(empty, type) and isinstance(default, str | bool | int | float):
+        elif empty is None and type_ is object:
+            # A value class: an empty one of it, where Qt has it.
+            empty = pyside.find(type_text) if type_text.startswith("Q") else None
+            empty = dict if type_text == "QVariantMap" else empty
+        if callable(empty) and isinstance(default, str | bool | int | float):
             default = None  # a colour of the table is a number of an enum: not worth more code
         namespace[name] = stored(type_, empty if default is None else default)
 
@@ -88,17 +103,20 @@ def _add_functions(level: api.ClassInfo, base: type, namespace: dict) -> None:
             if _has(base, name) or name in namespace:
                 continue
             target = name[3:4].lower() + name[4:] if name.startswith("set") else ""
-            namespace[name] = (_setter(target) if target in properties
-                               else _missing(f"{level.name}.{text}"))
+            namespace[name] = (
+                _setter(target) if target in properties else _missing(f"{level.name}.{text}")
+            )
 
 
 def _setter(name: str):
     def call(self: QtCore.QObject, value: object) -> None:
         setattr(self, name, value)
+
     return call
 
 
 def _missing(text: str):
     def call(self: QtCore.QObject, *_: object) -> None:
         raise HostLacks(f"the host does not have {text}")
+
     return call

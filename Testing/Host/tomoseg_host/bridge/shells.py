@@ -15,9 +15,20 @@ from . import api, pyside, topython, toqt
 _SPELLING = {"getSizeHint": "sizeHint", "getMinimumSizeHint": "minimumSizeHint"}
 
 #: Virtual functions that give a bool; None from Python is False.
-_TRUTHS = ("event", "eventFilter", "focusNextPrevChild", "hasHeightForWidth", "hitButton",
-           "nativeEvent", "setData", "canFetchMore", "filterAcceptsRow", "filterAcceptsColumn",
-           "lessThan", "viewportEvent")
+_TRUTHS = (
+    "event",
+    "eventFilter",
+    "focusNextPrevChild",
+    "hasHeightForWidth",
+    "hitButton",
+    "nativeEvent",
+    "setData",
+    "canFetchMore",
+    "filterAcceptsRow",
+    "filterAcceptsColumn",
+    "lessThan",
+    "viewportEvent",
+)
 
 
 @cache
@@ -26,14 +37,20 @@ def shell_class(python_class: type, info: api.ClassInfo, base: type) -> type:
     from .signals import Signal
 
     namespace: dict = {"facade_name": info.name, "python_class": python_class}
-    own = [cls for cls in python_class.__mro__ if "_info_" not in cls.__dict__ and cls is not object]
+    own = [
+        cls for cls in python_class.__mro__ if "_info_" not in cls.__dict__ and cls is not object
+    ]
     defined = {name for cls in own for name in cls.__dict__}
     for name in info.raw.get("shell", []):
         if name in defined:
             virtual = _SPELLING.get(name, name)
             namespace[virtual] = _forward(name, virtual, base)
-    declared = {name: value.declared() for cls in reversed(own)
-                for name, value in cls.__dict__.items() if isinstance(value, Signal)}
+    declared = {
+        name: value.declared()
+        for cls in reversed(own)
+        for name, value in cls.__dict__.items()
+        if isinstance(value, Signal)
+    }
     for name, signatures in declared.items():
         namespace[name] = QtCore.Signal(*[object] * len(signatures[0].arguments))
     namespace["dynamic_signals"] = declared

@@ -29,10 +29,11 @@ _QT5_SIGNALS: dict[tuple[str, str], tuple[str, Callable]] = {
     ("QButtonGroup", "buttonPressed(int)"): ("idPressed(int)", None),
     ("QButtonGroup", "buttonReleased(int)"): ("idReleased(int)", None),
     ("QButtonGroup", "buttonToggled(int,bool)"): ("idToggled(int,bool)", None),
-    ("QTextBrowser", "highlighted(QString)"): ("highlighted(QUrl)",
-                                               lambda url: (url.toString(),)),
-    ("QAbstractItemModel", "dataChanged(QModelIndex,QModelIndex,QVector<int>)"):
-        ("dataChanged(QModelIndex,QModelIndex,QList<int>)", None),
+    ("QTextBrowser", "highlighted(QString)"): ("highlighted(QUrl)", lambda url: (url.toString(),)),
+    ("QAbstractItemModel", "dataChanged(QModelIndex,QModelIndex,QVector<int>)"): (
+        "dataChanged(QModelIndex,QModelIndex,QList<int>)",
+        None,
+    ),
 }
 
 
@@ -85,8 +86,10 @@ def handle(sender: QtCore.QObject, signal: api.Overload, handler: object) -> Non
     signature, scope = signal.signature, signal.owner
 
     def deliver(*values: object) -> None:
-        arguments = [topython.convert(value, type_, scope)
-                     for value, type_ in zip(values, signature.arguments)]
+        arguments = [
+            topython.convert(value, type_, scope)
+            for value, type_ in zip(values, signature.arguments, strict=False)
+        ]
         call(handler, arguments)
 
     connection = _connect(sender, signal, deliver)
@@ -101,7 +104,7 @@ def call(handler: object, arguments: list) -> object:
         code = function.__code__
         if not code.co_flags & 0x04:  # no *args
             count = code.co_argcount - (function is not handler)
-            arguments = arguments[:max(count, 0)]
+            arguments = arguments[: max(count, 0)]
     try:
         return handler(*arguments)
     except Exception:
@@ -136,6 +139,7 @@ def _connect(sender: QtCore.QObject, signal: api.Overload, deliver: Callable) ->
 
             def deliver(*values: object) -> None:
                 inner(*change(*values))
+
     return QtCore.QObject.connect(sender, QtCore.SIGNAL(text), deliver)
 
 
@@ -165,7 +169,7 @@ def connect_slot(sender: object, signal: api.Overload, receiver: object, text: s
         return False
     sent = [str(each) for each in signal.signature.arguments]
     taken = [str(each) for each in parse_signature(wanted).arguments]
-    if sent[:len(taken)] != taken:
+    if sent[: len(taken)] != taken:
         return False  # incompatible sender/receiver arguments
     peer_of = weakref.ref(receiver._peer_)
     count, name = len(taken), parse_signature(wanted).name
@@ -181,7 +185,8 @@ def connect_slot(sender: object, signal: api.Overload, receiver: object, text: s
 
     connection = _connect(sender._peer_, signal, deliver)
     _targets_of(sender._peer_).append(
-        _Target(signal.signature.text, (pyside.address(receiver._peer_), wanted), connection))
+        _Target(signal.signature.text, (pyside.address(receiver._peer_), wanted), connection)
+    )
     return True
 
 
@@ -196,8 +201,9 @@ def _receiving(info: api.ClassInfo, wanted: str) -> api.Overload | None:
     signature = parse_signature(wanted)
     for overload in info.overloads(signature.name):
         if overload.kind in ("method", "signal") and (
-                overload.signature.arguments[:len(signature.arguments)] == signature.arguments
-                and overload.signature.accepts(len(signature.arguments))):
+            overload.signature.arguments[: len(signature.arguments)] == signature.arguments
+            and overload.signature.accepts(len(signature.arguments))
+        ):
             return overload
     return None
 
@@ -212,8 +218,7 @@ def _emit_to(sender: QtCore.QObject, signal: api.Overload, args: list) -> None:
     if own is not None:
         own.emit(*args)
         return
-    text, _ = _QT5_SIGNALS.get((signal.owner, signal.signature.text),
-                               (signal.signature.text, None))
+    text, _ = _QT5_SIGNALS.get((signal.owner, signal.signature.text), (signal.signature.text, None))
     sender.emit(QtCore.SIGNAL(text), *args)
 
 
@@ -228,8 +233,9 @@ class Signal:
         self._member = self._info = self._instance = None
 
     @classmethod
-    def _of_member_(cls, name: str, member: api.Member, info: api.ClassInfo,
-                    instance: object) -> "Signal":
+    def _of_member_(
+        cls, name: str, member: api.Member, info: api.ClassInfo, instance: object
+    ) -> "Signal":
         self = cls()
         self._name, self._member, self._info, self._instance = name, member, info, instance
         return self
@@ -240,8 +246,9 @@ class Signal:
     def __get__(self, instance: object, owner: type) -> "Signal":
         if instance is None or self._member is not None:
             return self
-        overloads = tuple(api.Overload(each, "signal", owner._info_.name)
-                          for each in self.declared())
+        overloads = tuple(
+            api.Overload(each, "signal", owner._info_.name) for each in self.declared()
+        )
         member = api.Member("signal", overloads=overloads, owner=owner._info_.name)
         return Signal._of_member_(self._name, member, owner._info_, instance)
 
@@ -251,8 +258,10 @@ class Signal:
         plain = [each for each in self._types if not isinstance(each, list | tuple)]
         if plain or not overloads:
             overloads.append(plain)
-        return [parse_signature(f"{self._name}({','.join(map(_type_name, each))})")
-                for each in overloads]
+        return [
+            parse_signature(f"{self._name}({','.join(map(_type_name, each))})")
+            for each in overloads
+        ]
 
     @property
     def __name__(self) -> str:
@@ -303,13 +312,16 @@ class Signal:
             from .instance import facade_class
 
             owner = facade_class(self._info.name)
-        return slots.Slot(self._name, self._member, self._info, instance=self._instance,
-                          owner=owner)(*args, **kwargs)
+        return slots.Slot(
+            self._name, self._member, self._info, instance=self._instance, owner=owner
+        )(*args, **kwargs)
 
     def parameterTypes(self) -> tuple:  # noqa: N802 - PythonQt's name
         """The C++ types of the arguments of each overload."""
-        return tuple(tuple(each.name + "*" * each.pointer for each in overload.signature.arguments)
-                     for overload in self._member.overloads)
+        return tuple(
+            tuple(each.name + "*" * each.pointer for each in overload.signature.arguments)
+            for overload in self._member.overloads
+        )
 
 
 def _type_name(type_: object) -> str:

@@ -1,10 +1,12 @@
-"""Signatures as the API list writes them: ``"QString itemText(int)"``, ``"addItem(QString,QVariant=)"``."""
+"""Signatures as the API list writes them, such as ``"addItem(QString,QVariant=)"``."""
 
 import re
 from dataclasses import dataclass, field
 from functools import cache
 
-_OWNERSHIP = re.compile(r"^PythonQt(PassOwnershipToCPP|PassOwnershipToPython|NewOwnerOfThis)<(.*)>$")
+_OWNERSHIP = re.compile(
+    r"^PythonQt(PassOwnershipToCPP|PassOwnershipToPython|NewOwnerOfThis)<(.*)>$"
+)
 _FLAGS = re.compile(r"^QFlags<(.*)>$")
 _SIGNATURE = re.compile(r"^(?P<returns>.*?)(?P<name>\w+)\((?P<arguments>.*)\)$")
 
@@ -16,7 +18,7 @@ class Type:
     Attributes:
         name: the type without ``const``, ``&`` and ``*`` (``"QWidget"``, ``"QString"``).
         pointer: whether one ``*`` followed the name.
-        ownership: ``"PassOwnershipToCPP"``, ``"PassOwnershipToPython"``, ``"NewOwnerOfThis"`` or "".
+        ownership: "PassOwnershipToCPP", "PassOwnershipToPython", "NewOwnerOfThis" or "".
     """
 
     name: str
@@ -114,8 +116,8 @@ def normalize(signal: str) -> str:
     for part in split_arguments(match.group(2)):
         part = re.sub(r"\s+", " ", part).strip()
         if part.endswith("&") and part.startswith("const "):
-            part = part[len("const "):-1].strip()
+            part = part[len("const ") : -1].strip()
         elif part.startswith("const ") and not part.endswith(("*", "&")):
-            part = part[len("const "):]
+            part = part[len("const ") :]
         arguments.append(re.sub(r"\s*([*&<>,])\s*", r"\1", part))
     return f"{match.group(1)}({','.join(arguments)})"

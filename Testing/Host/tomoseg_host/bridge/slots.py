@@ -7,8 +7,15 @@ from .signature import Signature
 from .strictness import HostLacks, SilentConversion, recording
 
 #: Names that PySide6 spells otherwise because they are Python's keywords.
-_RENAMED = {"raise": "raise_", "del": "del_", "print": "print_", "import": "import_",
-            "from": "from_", "yield": "yield_", "exec": "exec"}
+_RENAMED = {
+    "raise": "raise_",
+    "del": "del_",
+    "print": "print_",
+    "import": "import_",
+    "from": "from_",
+    "yield": "yield_",
+    "exec": "exec",
+}
 
 
 def choose(overloads: list[Signature], args: tuple, scope: str) -> tuple[Signature, list]:
@@ -24,16 +31,20 @@ def choose(overloads: list[Signature], args: tuple, scope: str) -> tuple[Signatu
                 continue
             with recording() as silent:
                 try:
-                    converted = [toqt.argument(type_, value, scope, strict)
-                                 for type_, value in zip(signature.arguments, args)]
+                    converted = [
+                        toqt.argument(type_, value, scope, strict)
+                        for type_, value in zip(signature.arguments, args, strict=False)
+                    ]
                 except toqt.Mismatch:
                     continue
             if silent:
                 raise SilentConversion(silent[0])
             return signature, converted
     listed = "\n".join(signature.text for signature in overloads)
-    raise ValueError(f"Could not find matching overload for given arguments:\n{args!r}\n"
-                     f" The following slots are available:\n{listed}")
+    raise ValueError(
+        f"Could not find matching overload for given arguments:\n{args!r}\n"
+        f" The following slots are available:\n{listed}"
+    )
 
 
 class Slot:
@@ -41,8 +52,14 @@ class Slot:
 
     __slots__ = ("__name__", "_member", "_info", "_instance", "_class")
 
-    def __init__(self, name: str, member: api.Member, info: api.ClassInfo,
-                 instance: object = None, owner: type | None = None):
+    def __init__(
+        self,
+        name: str,
+        member: api.Member,
+        info: api.ClassInfo,
+        instance: object = None,
+        owner: type | None = None,
+    ):
         self.__name__ = name
         self._member, self._info = member, info
         self._instance, self._class = instance, owner
@@ -53,8 +70,11 @@ class Slot:
         return self._class if self._instance is None else self._instance
 
     def __eq__(self, other: object) -> bool:
-        return (isinstance(other, Slot) and self.__self__ is other.__self__
-                and self._member is other._member)
+        return (
+            isinstance(other, Slot)
+            and self.__self__ is other.__self__
+            and self._member is other._member
+        )
 
     def __hash__(self) -> int:
         return hash((id(self.__self__), id(self._member)))
@@ -65,20 +85,21 @@ class Slot:
     def __call__(self, *args: object, **kwargs: object) -> object:
         name = self.__name__
         if kwargs:
-            raise ValueError(f"Called {name} with keyword arguments, but called slot does not "
-                             "support kwargs.")
+            raise ValueError(
+                f"Called {name} with keyword arguments, but called slot does not support kwargs."
+            )
         instance, unbound = self._instance, False
         overloads = self._member.overloads
         if instance is None and not all(each.static for each in overloads):
             statics = [each for each in overloads if each.static]
             if not (statics and overloads[0].static):
                 instance, args, unbound = *self._unbound_self(args), True
-        if instance is not None and instance._peer_ is not None and not pyside.alive(
-                instance._peer_) or (instance is not None and instance._peer_ is None):
-            if not all(each.static for each in overloads):
-                raise ValueError(f"Trying to call '{name}' on a destroyed {self._info.name} object")
-        signature, converted = choose([each.signature for each in overloads], args,
-                                      self._member.owner)
+        needs_object = not all(each.static for each in overloads)
+        if instance is not None and needs_object and not pyside.alive(instance._peer_):
+            raise ValueError(f"Trying to call '{name}' on a destroyed {self._info.name} object")
+        signature, converted = choose(
+            [each.signature for each in overloads], args, self._member.owner
+        )
         chosen = next(each for each in overloads if each.signature is signature)
         result = _invoke(chosen, instance, converted, self._info, unbound)
         _pass_ownership(signature, args, instance)
@@ -86,8 +107,11 @@ class Slot:
             returned = result
         else:
             returned = topython.returned(result, signature.returns, chosen.owner)
-        if (signature.returns is not None and _is_wrapper(returned)
-                and signature.returns.ownership == "PassOwnershipToPython"):
+        if (
+            signature.returns is not None
+            and _is_wrapper(returned)
+            and signature.returns.ownership == "PassOwnershipToPython"
+        ):
             lifetime.to_python(returned)
         return returned
 
@@ -95,8 +119,10 @@ class Slot:
         """Split the object off the arguments of a call through the class."""
         if not args or not _is_wrapper(args[0]) or not args[0]._info_.inherits(self._info.name):
             given = type(args[0]).__name__ if args else "nothing"
-            raise ValueError(f"slot {self.__name__} requires {self._info.name} instance as first "
-                             f"argument, got {given}")
+            raise ValueError(
+                f"slot {self.__name__} requires {self._info.name} instance as first "
+                f"argument, got {given}"
+            )
         return args[0], args[1:]
 
 
@@ -106,8 +132,9 @@ def _is_wrapper(value: object) -> bool:
     return isinstance(value, Instance)
 
 
-def _invoke(chosen: api.Overload, instance: object, args: list, info: api.ClassInfo,
-            unbound: bool) -> object:
+def _invoke(
+    chosen: api.Overload, instance: object, args: list, info: api.ClassInfo, unbound: bool
+) -> object:
     """Call the chosen overload with converted arguments."""
     name = chosen.signature.name
     if chosen.kind in ("deco", "sdeco") and (function := emulation.decorator(name, chosen)):
@@ -144,8 +171,9 @@ def _call(function, chosen: api.Overload, args: list) -> object:
         return function(*args)
     except TypeError as error:
         if "called with wrong argument" in str(error) or "Supported signatures" in str(error):
-            raise HostLacks(f"PySide6 has no {chosen.owner}.{chosen.signature.text}: {error}"
-                            ) from error
+            raise HostLacks(
+                f"PySide6 has no {chosen.owner}.{chosen.signature.text}: {error}"
+            ) from error
         raise
 
 
@@ -153,7 +181,7 @@ def _without_out_parameters(signature: Signature, args: list) -> list:
     """PySide6 returns what C++ writes through ``bool*``; the arguments for it are left out."""
     offset = 0 if len(args) <= len(signature.arguments) else 1  # an unbound call has its object
     kept = args[:offset]
-    for type_, value in zip(signature.arguments, args[offset:]):
+    for type_, value in zip(signature.arguments, args[offset:], strict=False):
         if not (type_.pointer and type_.name in ("bool", "int", "QString")):
             kept.append(value)
     return kept
@@ -163,7 +191,7 @@ def _pass_ownership(signature: Signature, args: tuple, instance: object) -> None
     """Move ownership as the types of the arguments say."""
     from .instance import Instance
 
-    for type_, value in zip(signature.arguments, args):
+    for type_, value in zip(signature.arguments, args, strict=False):
         each = value if isinstance(value, list | tuple) else [value]
         if type_.ownership == "PassOwnershipToCPP":
             for item in each:
@@ -183,6 +211,9 @@ def build(cls: type, info: api.ClassInfo, signature: Signature, args: list) -> o
         return function(cls, *args)
     try:
         return cls(*args)
+    except NotImplementedError:
+        # PythonQt's shells make abstract classes constructible; so does an empty subclass.
+        return type(cls)(info.name, (cls,), {"facade_name": info.name})(*args)
     except TypeError as error:
         raise HostLacks(f"PySide6 has no constructor {signature.text}: {error}") from error
 

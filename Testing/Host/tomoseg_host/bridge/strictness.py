@@ -2,7 +2,8 @@
 
 PythonQt turns anything into text with ``str()``, cuts a float to an int, takes any object's truth
 for a bool, and a text for a list of its characters.  The host refuses these by default, with
-`SilentConversion`, so that a test stops at the mistake; in faithful mode it converts as Slicer does.
+`SilentConversion`, so that a test stops at the mistake; in faithful mode it converts as Slicer
+does.
 """
 
 from collections.abc import Iterator
@@ -41,8 +42,10 @@ def refuse(value: object, wanted: str) -> None:
     """Raise `SilentConversion` unless in faithful mode (or note it, while `recording`)."""
     if _Mode.faithful:
         return
-    message = (f"Slicer would silently make {wanted} of {value!r} ({type(value).__name__}); "
-               "convert it explicitly")
+    message = (
+        f"Slicer would silently make {wanted} of {value!r} ({type(value).__name__}); "
+        "convert it explicitly"
+    )
     if _Mode.recorded is None:
         raise SilentConversion(message)
     _Mode.recorded.append(message)

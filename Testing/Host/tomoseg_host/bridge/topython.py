@@ -39,7 +39,7 @@ def convert(value: object, type_: Type | None = None, scope: str = "") -> object
         return ord(value[0]) if name == "QChar" and value else value
     if isinstance(value, bytes | bytearray) and name == "QByteArray":
         return wrap(QtCore.QByteArray(value))
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple) or (isinstance(value, set) and name.startswith("QSet")):
         item = type_.item if type_ else None
         return tuple(convert(each, item, scope) for each in value)
     if isinstance(value, dict):

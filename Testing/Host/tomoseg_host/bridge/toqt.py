@@ -15,18 +15,38 @@ from .signature import Type, parse_type
 from .strictness import refuse
 
 _INTEGERS = {
-    "char": (-128, 127), "signed char": (-128, 127), "uchar": (0, 255), "unsigned char": (0, 255),
-    "short": (-(2**15), 2**15 - 1), "signed short": (-(2**15), 2**15 - 1),
-    "ushort": (0, 2**16 - 1), "unsigned short": (0, 2**16 - 1), "QChar": (0, 2**16 - 1),
-    "int": (-(2**31), 2**31 - 1), "signed int": (-(2**31), 2**31 - 1), "qint32": (-(2**31), 2**31 - 1),
-    "uint": (0, 2**32 - 1), "unsigned int": (0, 2**32 - 1), "unsigned": (0, 2**32 - 1),
-    "quint32": (0, 2**32 - 1), "QRgb": (0, 2**32 - 1),
-    "long": (-(2**63), 2**63 - 1), "ulong": (0, 2**64 - 1), "unsigned long": (0, 2**64 - 1),
-    "qint64": (-(2**63), 2**63 - 1), "qlonglong": (-(2**63), 2**63 - 1),
-    "long long": (-(2**63), 2**63 - 1), "vtkIdType": (-(2**63), 2**63 - 1),
-    "quint64": (0, 2**64 - 1), "qulonglong": (0, 2**64 - 1), "quintptr": (0, 2**64 - 1),
-    "size_t": (0, 2**64 - 1), "qsizetype": (-(2**63), 2**63 - 1), "WId": (0, 2**64 - 1),
-    "HANDLE": (0, 2**64 - 1), "Qt::HANDLE": (0, 2**64 - 1),
+    "char": (-128, 127),
+    "signed char": (-128, 127),
+    "uchar": (0, 255),
+    "unsigned char": (0, 255),
+    "short": (-(2**15), 2**15 - 1),
+    "signed short": (-(2**15), 2**15 - 1),
+    "ushort": (0, 2**16 - 1),
+    "unsigned short": (0, 2**16 - 1),
+    "QChar": (0, 2**16 - 1),
+    "int": (-(2**31), 2**31 - 1),
+    "signed int": (-(2**31), 2**31 - 1),
+    "qint32": (-(2**31), 2**31 - 1),
+    "uint": (0, 2**32 - 1),
+    "unsigned int": (0, 2**32 - 1),
+    "unsigned": (0, 2**32 - 1),
+    "quint32": (0, 2**32 - 1),
+    "QRgb": (0, 2**32 - 1),
+    "long": (-(2**63), 2**63 - 1),
+    "ulong": (0, 2**64 - 1),
+    "unsigned long": (0, 2**64 - 1),
+    "qint64": (-(2**63), 2**63 - 1),
+    "qlonglong": (-(2**63), 2**63 - 1),
+    "long long": (-(2**63), 2**63 - 1),
+    "vtkIdType": (-(2**63), 2**63 - 1),
+    "quint64": (0, 2**64 - 1),
+    "qulonglong": (0, 2**64 - 1),
+    "quintptr": (0, 2**64 - 1),
+    "size_t": (0, 2**64 - 1),
+    "qsizetype": (-(2**63), 2**63 - 1),
+    "WId": (0, 2**64 - 1),
+    "HANDLE": (0, 2**64 - 1),
+    "Qt::HANDLE": (0, 2**64 - 1),
 }
 _FLOATS = ("double", "float", "qreal")
 _TEXTS = ("QString", "QStringView", "QStringRef", "QAnyStringView", "QLatin1String", "std::string")
@@ -121,7 +141,9 @@ def _pointer(type_: Type, value: object, strict: bool) -> object:
     if type_.name.startswith("vtk"):
         if not hasattr(value, "IsA") or not value.IsA(type_.name):
             # VTK's own wrapper complains here, and PythonQt lets its TypeError through.
-            raise TypeError(f"method requires a {type_.name}, a {type(value).__name__} was provided.")
+            raise TypeError(
+                f"method requires a {type_.name}, a {type(value).__name__} was provided."
+            )
         return value
     if not strict and type(value) is int and value == 0:
         return None
@@ -288,7 +310,7 @@ def _bytes(value: object, strict: bool) -> object:
 
 def _is_sequence(value: object) -> bool:
     """What Python's C interface calls a sequence: it can be indexed, and is no mapping."""
-    if isinstance(value, dict | set | frozenset) or isinstance(value, type):
+    if isinstance(value, dict | set | frozenset | type):
         return False
     return hasattr(type(value), "__getitem__") and hasattr(type(value), "__len__")
 

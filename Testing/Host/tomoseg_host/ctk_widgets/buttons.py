@@ -38,7 +38,8 @@ class CheckablePushButton(PushButton):
         self.update()
 
     checkState = QtCore.Property(
-        int, lambda self: getattr(self, "_check_state", _UNCHECKED).value, setCheckState)
+        int, lambda self: getattr(self, "_check_state", _UNCHECKED).value, setCheckState
+    )
     indicatorAlignment = stored_enum((_ALIGN.AlignLeft | _ALIGN.AlignVCenter).value)
     checkBoxControlsButton = stored(bool, True)
     checkBoxControlsButtonToggleState = stored(bool, False)

@@ -50,8 +50,9 @@ class CollapsibleButton(QtWidgets.QAbstractButton):
             return
         self._collapsed = collapsed
         _fold(self, collapsed, self._hidden)
-        self.setMaximumHeight(self._header_height() + self.collapsedHeight if collapsed
-                              else 16777215)
+        self.setMaximumHeight(
+            self._header_height() + self.collapsedHeight if collapsed else 16777215
+        )
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
 
@@ -69,8 +70,9 @@ class CollapsibleButton(QtWidgets.QAbstractButton):
 
     def sizeHint(self) -> QtCore.QSize:  # noqa: N802
         """The header, and the contents where they are shown."""
-        header = QtCore.QSize(self.fontMetrics().horizontalAdvance(self.text()) + 40,
-                              self._header_height())
+        header = QtCore.QSize(
+            self.fontMetrics().horizontalAdvance(self.text()) + 40, self._header_height()
+        )
         if self._collapsed or self.layout() is None:
             extra = self.collapsedHeight if self._collapsed else 0
             return header + QtCore.QSize(0, extra)
@@ -103,14 +105,24 @@ class CollapsibleButton(QtWidgets.QAbstractButton):
         element = QtWidgets.QStyle.PrimitiveElement
         painter.drawPrimitive(
             element.PE_IndicatorArrowRight if self._collapsed else element.PE_IndicatorArrowDown,
-            arrow)
+            arrow,
+        )
         text = QtCore.QRect(26, 0, self.width() - 30, self._header_height())
-        painter.drawItemText(text, self.buttonTextAlignment, self.palette(), self.isEnabled(),
-                             self.text(), QtGui.QPalette.ColorRole.ButtonText)
+        painter.drawItemText(
+            text,
+            self.buttonTextAlignment,
+            self.palette(),
+            self.isEnabled(),
+            self.text(),
+            QtGui.QPalette.ColorRole.ButtonText,
+        )
 
-    collapsed = QtCore.Property(bool, lambda self: self._collapsed,
-                                lambda self, value: self.setChecked(not value),
-                                notify=contentsCollapsed)
+    collapsed = QtCore.Property(
+        bool,
+        lambda self: self._collapsed,
+        lambda self, value: self.setChecked(not value),
+        notify=contentsCollapsed,
+    )
     collapsedHeight = stored(int, 14)
     flat = stored(bool, False, "update")
     contentsFrameShape = stored_enum(0, "update")
@@ -132,6 +144,7 @@ class CollapsibleGroupBox(QtWidgets.QGroupBox):
         self.setChecked(True)
         self.toggled.connect(lambda on: _fold(self, not on, self._hidden))
 
-    collapsed = QtCore.Property(bool, lambda self: not self.isChecked(),
-                                lambda self, value: self.setChecked(not value))
+    collapsed = QtCore.Property(
+        bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value)
+    )
     collapsedHeight = stored(int, 14)

@@ -45,7 +45,8 @@ class ComboBox(QtWidgets.QComboBox):
     elideMode = stored_enum(QtCore.Qt.TextElideMode.ElideNone.value, "update")
     scrollWheelEffect = stored_enum(1)
     currentUserDataAsString = QtCore.Property(
-        str, lambda self: str(self.currentData() or ""), setCurrentUserDataAsString)
+        str, lambda self: str(self.currentData() or ""), setCurrentUserDataAsString
+    )
 
 
 @implements("ctkCheckableComboBox")

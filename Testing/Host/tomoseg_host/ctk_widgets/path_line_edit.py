@@ -50,8 +50,11 @@ class PathLineEdit(QtWidgets.QWidget):
 
     def _acceptable(self, path: str) -> bool:
         """Whether a path fits the name filters (an empty list takes all)."""
-        patterns = [pattern for text in self.nameFilters
-                    for pattern in text.partition("(")[2].rstrip(") ").split() or text.split()]
+        patterns = [
+            pattern
+            for text in self.nameFilters
+            for pattern in text.partition("(")[2].rstrip(") ").split() or text.split()
+        ]
         name = os.path.basename(path)
         return not patterns or not name or QtCore.QDir.match(patterns, name)
 
@@ -110,17 +113,21 @@ class PathLineEdit(QtWidgets.QWidget):
 
     label = stored(str, "")
     filters = stored_enum(_ALL)
-    currentPath = QtCore.Property(str, lambda self: self._combo.lineEdit().text(), setCurrentPath,
-                                  notify=currentPathChanged)
+    currentPath = QtCore.Property(
+        str, lambda self: self._combo.lineEdit().text(), setCurrentPath, notify=currentPathChanged
+    )
     options = stored_enum(0)
-    settingKey = QtCore.Property(str, lambda self: getattr(self, "_setting_key", ""),
-                                 _set_setting_key)
-    showBrowseButton = QtCore.Property(bool, lambda self: self._button.isVisibleTo(self),
-                                       _show_browse)
+    settingKey = QtCore.Property(
+        str, lambda self: getattr(self, "_setting_key", ""), _set_setting_key
+    )
+    showBrowseButton = QtCore.Property(
+        bool, lambda self: self._button.isVisibleTo(self), _show_browse
+    )
     showHistoryButton = stored(bool, True)
     sizeAdjustPolicy = stored_enum(2)
-    minimumContentsLength = passed(int, "_combo", "minimumContentsLength",
-                                   "setMinimumContentsLength")
+    minimumContentsLength = passed(
+        int, "_combo", "minimumContentsLength", "setMinimumContentsLength"
+    )
     nameFilters = stored("QStringList", list)
 
 
@@ -162,8 +169,9 @@ class DirectoryButton(QtWidgets.QWidget):
             self.directorySelected.emit(path)
         return path
 
-    directory = QtCore.Property(str, lambda self: self._directory, setDirectory,
-                                notify=directoryChanged)
+    directory = QtCore.Property(
+        str, lambda self: self._directory, setDirectory, notify=directoryChanged
+    )
     caption = stored(str, "")
     text = stored(str, "", "_show")
     icon = passed(QtGui.QIcon, "_button", "icon", "setIcon")

@@ -39,8 +39,11 @@ class _Bar(QtWidgets.QWidget):
         painter = QtGui.QPainter(self)
         painter.setRenderHint(QtGui.QPainter.RenderHint.Antialiasing)
         palette, middle = self.palette(), self.height() / 2
-        group = (QtGui.QPalette.ColorGroup.Normal if self.isEnabled()
-                 else QtGui.QPalette.ColorGroup.Disabled)
+        group = (
+            QtGui.QPalette.ColorGroup.Normal
+            if self.isEnabled()
+            else QtGui.QPalette.ColorGroup.Disabled
+        )
         role = QtGui.QPalette.ColorRole
         painter.setPen(palette.color(group, role.Mid))
         painter.setBrush(palette.color(group, role.Base))
@@ -51,7 +54,8 @@ class _Bar(QtWidgets.QWidget):
         painter.setBrush(palette.color(group, role.Button))
         for center in (low, high):
             painter.drawRoundedRect(
-                QtCore.QRectF(center - _HANDLE / 2, middle - _HANDLE / 2, _HANDLE, _HANDLE), 3, 3)
+                QtCore.QRectF(center - _HANDLE / 2, middle - _HANDLE / 2, _HANDLE, _HANDLE), 3, 3
+            )
 
     def mousePressEvent(self, event: QtGui.QMouseEvent) -> None:  # noqa: N802
         """Take the nearer handle."""
@@ -183,8 +187,7 @@ class DoubleRangeSlider(_RangeSlider):
     minimumValue = QtCore.Property(float, lambda self: self._low, _RangeSlider.setMinimumValue)
     maximumValue = QtCore.Property(float, lambda self: self._high, _RangeSlider.setMaximumValue)
     minimumPosition = QtCore.Property(float, lambda self: self._low, _RangeSlider.setMinimumValue)
-    maximumPosition = QtCore.Property(float, lambda self: self._high,
-                                      _RangeSlider.setMaximumValue)
+    maximumPosition = QtCore.Property(float, lambda self: self._high, _RangeSlider.setMaximumValue)
     singleStep = stored(float, 1.0)
     tickInterval = stored(float, 0.0)
     tickPosition = stored_enum(0)
@@ -328,20 +331,29 @@ class RangeWidget(QtWidgets.QWidget):
 
     decimals = QtCore.Property(int, lambda self: self._low.decimals, setDecimals)
     singleStep = QtCore.Property(float, lambda self: self._slider.singleStep, _set_step)
-    minimum = QtCore.Property(float, lambda self: self._slider.minimum,
-                              lambda self, v: self.setRange(v, max(v, self._slider.maximum)))
-    maximum = QtCore.Property(float, lambda self: self._slider.maximum,
-                              lambda self, v: self.setRange(min(v, self._slider.minimum), v))
+    minimum = QtCore.Property(
+        float,
+        lambda self: self._slider.minimum,
+        lambda self, v: self.setRange(v, max(v, self._slider.maximum)),
+    )
+    maximum = QtCore.Property(
+        float,
+        lambda self: self._slider.maximum,
+        lambda self, v: self.setRange(min(v, self._slider.minimum), v),
+    )
     minimumValue = QtCore.Property(float, lambda self: self._slider.minimumValue, setMinimumValue)
     maximumValue = QtCore.Property(float, lambda self: self._slider.maximumValue, setMaximumValue)
-    prefix = QtCore.Property(str, lambda self: self._low.prefix,
-                             lambda self, text: self._set_both("prefix", text))
-    suffix = QtCore.Property(str, lambda self: self._low.suffix,
-                             lambda self, text: self._set_both("suffix", text))
+    prefix = QtCore.Property(
+        str, lambda self: self._low.prefix, lambda self, text: self._set_both("prefix", text)
+    )
+    suffix = QtCore.Property(
+        str, lambda self: self._low.suffix, lambda self, text: self._set_both("suffix", text)
+    )
     tickInterval = stored(float, 0.0)
     autoSpinBoxWidth = stored(bool, True)
-    spinBoxTextAlignment = QtCore.Property(int, lambda self: self._low.alignment,
-                                           lambda self, v: self._set_both("alignment", v))
+    spinBoxTextAlignment = QtCore.Property(
+        int, lambda self: self._low.alignment, lambda self, v: self._set_both("alignment", v)
+    )
     spinBoxAlignment = stored_enum(QtCore.Qt.AlignmentFlag.AlignVCenter.value)
     tracking = stored(bool, True)
     symmetricMoves = stored(bool, False)

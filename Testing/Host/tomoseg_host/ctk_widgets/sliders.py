@@ -33,7 +33,8 @@ class DoubleSlider(QtWidgets.QWidget):
         self.setFocusProxy(self._slider)
         self._slider.valueChanged.connect(self._moved)
         self._slider.sliderMoved.connect(
-            lambda position: self.sliderMoved.emit(self._from_int(position)))
+            lambda position: self.sliderMoved.emit(self._from_int(position))
+        )
         self._slider.sliderPressed.connect(self.sliderPressed)
         self._slider.sliderReleased.connect(self.sliderReleased)
 
@@ -102,8 +103,10 @@ class DoubleSlider(QtWidgets.QWidget):
     tickPosition = passed(int, "_slider", "tickPosition", "setTickPosition", _TICKS)
     tracking = passed(bool, "_slider", "hasTracking", "setTracking")
     orientation = QtCore.Property(
-        int, lambda self: self._slider.orientation().value,
-        lambda self, value: self.setOrientation(_ORIENTATION(getattr(value, "value", value))))
+        int,
+        lambda self: self._slider.orientation().value,
+        lambda self, value: self.setOrientation(_ORIENTATION(getattr(value, "value", value))),
+    )
     invertedAppearance = passed(bool, "_slider", "invertedAppearance", "setInvertedAppearance")
     invertedControls = passed(bool, "_slider", "invertedControls", "setInvertedControls")
     handleToolTip = stored(str, "")
@@ -190,31 +193,54 @@ class SliderWidget(QtWidgets.QWidget):
 
     decimals = QtCore.Property(int, lambda self: self._spin.decimals, setDecimals)
     singleStep = QtCore.Property(float, lambda self: self._slider.singleStep, _set_step)
-    pageStep = QtCore.Property(float, lambda self: self._slider.pageStep,
-                               lambda self, value: setattr(self._slider, "pageStep", value))
-    minimum = QtCore.Property(float, lambda self: self._slider.minimum,
-                              lambda self, value: self._set_limit("minimum", value))
-    maximum = QtCore.Property(float, lambda self: self._slider.maximum,
-                              lambda self, value: self._set_limit("maximum", value))
+    pageStep = QtCore.Property(
+        float,
+        lambda self: self._slider.pageStep,
+        lambda self, value: setattr(self._slider, "pageStep", value),
+    )
+    minimum = QtCore.Property(
+        float,
+        lambda self: self._slider.minimum,
+        lambda self, value: self._set_limit("minimum", value),
+    )
+    maximum = QtCore.Property(
+        float,
+        lambda self: self._slider.maximum,
+        lambda self, value: self._set_limit("maximum", value),
+    )
     value = QtCore.Property(float, _get_value, setValue, notify=valueChanged)
-    prefix = QtCore.Property(str, lambda self: self._spin.prefix,
-                             lambda self, text: setattr(self._spin, "prefix", text))
-    suffix = QtCore.Property(str, lambda self: self._spin.suffix,
-                             lambda self, text: setattr(self._spin, "suffix", text))
-    tickInterval = QtCore.Property(float, lambda self: self._slider.tickInterval,
-                                   lambda self, v: setattr(self._slider, "tickInterval", v))
-    tickPosition = QtCore.Property(int, lambda self: self._slider.tickPosition,
-                                   lambda self, v: setattr(self._slider, "tickPosition", v))
+    prefix = QtCore.Property(
+        str, lambda self: self._spin.prefix, lambda self, text: setattr(self._spin, "prefix", text)
+    )
+    suffix = QtCore.Property(
+        str, lambda self: self._spin.suffix, lambda self, text: setattr(self._spin, "suffix", text)
+    )
+    tickInterval = QtCore.Property(
+        float,
+        lambda self: self._slider.tickInterval,
+        lambda self, v: setattr(self._slider, "tickInterval", v),
+    )
+    tickPosition = QtCore.Property(
+        int,
+        lambda self: self._slider.tickPosition,
+        lambda self, v: setattr(self._slider, "tickPosition", v),
+    )
     synchronizeSiblings = stored_enum(1)
-    spinBoxAlignment = QtCore.Property(int, lambda self: self._spin.alignment,
-                                       lambda self, v: setattr(self._spin, "alignment", v))
+    spinBoxAlignment = QtCore.Property(
+        int, lambda self: self._spin.alignment, lambda self, v: setattr(self._spin, "alignment", v)
+    )
     tracking = stored(bool, True)
-    spinBoxVisible = QtCore.Property(bool, lambda self: self._spin.isVisibleTo(self),
-                                     setSpinBoxVisible)
+    spinBoxVisible = QtCore.Property(
+        bool, lambda self: self._spin.isVisibleTo(self), setSpinBoxVisible
+    )
     popupSlider = stored(bool, False)
     invertedAppearance = QtCore.Property(
-        bool, lambda self: self._slider.invertedAppearance,
-        lambda self, value: setattr(self._slider, "invertedAppearance", value))
+        bool,
+        lambda self: self._slider.invertedAppearance,
+        lambda self, value: setattr(self._slider, "invertedAppearance", value),
+    )
     invertedControls = QtCore.Property(
-        bool, lambda self: self._slider.invertedControls,
-        lambda self, value: setattr(self._slider, "invertedControls", value))
+        bool,
+        lambda self: self._slider.invertedControls,
+        lambda self, value: setattr(self._slider, "invertedControls", value),
+    )

@@ -17,8 +17,10 @@ class DoubleSpinBox(QtWidgets.QWidget):
     editingFinished = QtCore.Signal()
     decimalsChanged = QtCore.Signal(int)
 
-    facade_signals = {"valueChanged(double)": "valueChanged",
-                      "valueChanged(QString)": "valueTextChanged"}
+    facade_signals = {
+        "valueChanged(double)": "valueChanged",
+        "valueChanged(QString)": "valueTextChanged",
+    }
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)

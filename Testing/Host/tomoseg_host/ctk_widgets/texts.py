@@ -50,8 +50,9 @@ class FittedTextBrowser(QtWidgets.QTextBrowser):
         elif self.collapsed:
             self.setHtml(f'{self._teaser}<a href="#"> {self.showDetailsText}</a>')
         else:
-            self.setHtml(f'{self._teaser}<br>{self._details}<a href="#"> {self.hideDetailsText}'
-                         "</a>")
+            self.setHtml(
+                f'{self._teaser}<br>{self._details}<a href="#"> {self.hideDetailsText}</a>'
+            )
 
     disableMouseScroll = stored(bool, False)
     collapsed = stored(bool, True, "_show")
@@ -85,8 +86,10 @@ class MessageBox(QtWidgets.QMessageBox):
         self.setCheckBox(self._dont_show if on else None)
 
     dontShowAgainVisible = QtCore.Property(
-        bool, lambda self: self.checkBox() is not None,
-        lambda self, on: self.setDontShowAgainVisible(on))
+        bool,
+        lambda self: self.checkBox() is not None,
+        lambda self, on: self.setDontShowAgainVisible(on),
+    )
     dontShowAgain = QtCore.Property(bool, _read, setDontShowAgain)
     dontShowAgainSettingsKey = stored(str, "")
 

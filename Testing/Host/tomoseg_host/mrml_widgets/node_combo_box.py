@@ -25,8 +25,10 @@ class NodeComboBox(QtWidgets.QWidget):
     currentNodeRenamed = QtCore.Signal(str)
     nodeAboutToBeEdited = QtCore.Signal(object)
 
-    facade_signals = {"currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
-                      "currentNodeChanged(bool)": "currentNodeChangedBool"}
+    facade_signals = {
+        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
+        "currentNodeChanged(bool)": "currentNodeChangedBool",
+    }
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
@@ -73,14 +75,21 @@ class NodeComboBox(QtWidgets.QWidget):
             self._observers.add(scene, events.NodeAddedEvent, "_node_added", data=True)
             self._observers.add(scene, events.NodeAboutToBeRemovedEvent, "_node_leaves", data=True)
             self._observers.add(scene, events.NodeRemovedEvent, "_node_removed", data=True)
-            for event in (events.EndBatchProcessEvent, events.EndImportEvent,
-                          events.EndCloseEvent, events.EndRestoreEvent):
+            for event in (
+                events.EndBatchProcessEvent,
+                events.EndImportEvent,
+                events.EndCloseEvent,
+                events.EndRestoreEvent,
+            ):
                 self._observers.add(scene, event, "_scene_settled")
         if had_nodes:
             wanted = before
         elif self._requested is not None:
-            wanted = (scene.GetNodeByID(self._requested)
-                      if isinstance(self._requested, str) and scene else self._requested)
+            wanted = (
+                scene.GetNodeByID(self._requested)
+                if isinstance(self._requested, str) and scene
+                else self._requested
+            )
         else:
             wanted = self._nodes[0] if self._nodes and not self.noneEnabled else None
         self._requested = None
@@ -111,8 +120,9 @@ class NodeComboBox(QtWidgets.QWidget):
     def _list(self) -> None:
         """Read the nodes from the scene and show them; the choice stays where it can."""
         scene = self._scene
-        nodes = [] if scene is None else [scene.GetNthNode(i)
-                                          for i in range(scene.GetNumberOfNodes())]
+        nodes = (
+            [] if scene is None else [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
+        )
         self._nodes = [node for node in nodes if self._accepts(node)]
         self._node_observers.clear()
         for node in self._nodes:
@@ -121,7 +131,8 @@ class NodeComboBox(QtWidgets.QWidget):
 
     def _names_changed(self) -> None:
         if [self._combo.itemText(self._row(node)) for node in self._nodes] != [
-                node.GetName() or "" for node in self._nodes]:
+            node.GetName() or "" for node in self._nodes
+        ]:
             self._fill()
 
     def _row(self, node: object) -> int:
@@ -161,8 +172,12 @@ class NodeComboBox(QtWidgets.QWidget):
             entries.append((f"Edit current {label}", self.editCurrentNode))
         if self.addEnabled:
             for type_ in self.nodeTypes:
-                entries.append((f"Create new {self.nodeTypeLabel(type_)}",
-                                lambda type_=type_: self._add_by_action(type_)))
+                entries.append(
+                    (
+                        f"Create new {self.nodeTypeLabel(type_)}",
+                        lambda type_=type_: self._add_by_action(type_),
+                    )
+                )
         if self.removeEnabled:
             entries.append((f"Delete current {label}", self.removeCurrentNode))
         return entries + [(action.text(), action.trigger) for action in self._actions]
@@ -223,8 +238,7 @@ class NodeComboBox(QtWidgets.QWidget):
         self._list()
         if self._current is not None and self._current not in self._nodes:
             self._replace_current(0)
-        elif self._current is None and self._nodes and not self.noneEnabled \
-                and not self._entries():
+        elif self._current is None and self._nodes and not self.noneEnabled and not self._entries():
             self._choose(self._nodes[0])
 
     # -- the choice --------------------------------------------------------------------------------
@@ -263,8 +277,7 @@ class NodeComboBox(QtWidgets.QWidget):
         """Choose the node at a position."""
         self._choose(self.nodeFromIndex(index))
 
-    def currentNodeId(self) -> str:  # noqa: N802
-        """The ID of the chosen node."""
+    def _get_id(self) -> str:
         return self._current.GetID() or "" if self._current is not None else ""
 
     def nodeCount(self) -> int:  # noqa: N802
@@ -317,8 +330,12 @@ class NodeComboBox(QtWidgets.QWidget):
             return
         title = f"Rename {self.nodeTypeLabel(self._current.GetClassName())}"
         text, accepted = QtWidgets.QInputDialog.getText(
-            self, title, "New name:", QtWidgets.QLineEdit.EchoMode.Normal,
-            self._current.GetName() or "")
+            self,
+            title,
+            "New name:",
+            QtWidgets.QLineEdit.EchoMode.Normal,
+            self._current.GetName() or "",
+        )
         if accepted and text:
             self._current.SetName(text)
             self.currentNodeRenamed.emit(text)
@@ -370,10 +387,11 @@ class NodeComboBox(QtWidgets.QWidget):
         if self._current is not None and self._current not in self._nodes:
             self._choose(None)
         self._combo.setPlaceholderText(
-            f"Select a {self.nodeTypeLabel(self.nodeTypes[0] if self.nodeTypes else '')}")
+            f"Select a {self.nodeTypeLabel(self.nodeTypes[0] if self.nodeTypes else '')}"
+        )
 
-    currentNodeID = QtCore.Property(str, currentNodeId, setCurrentNodeID,
-                                    notify=currentNodeIDChanged)
+    currentNodeID = QtCore.Property(str, _get_id, setCurrentNodeID, notify=currentNodeIDChanged)
+    currentNodeId = QtCore.Property(str, _get_id, setCurrentNodeID)
     nodeTypes = stored("QStringList", list, "_refresh")
     showHidden = stored(bool, False, "_refresh")
     showChildNodeTypes = stored(bool, True, "_refresh")
@@ -387,8 +405,9 @@ class NodeComboBox(QtWidgets.QWidget):
     interactionNodeSingletonTag = stored(str, "Singleton")
     selectNodeUponCreation = stored(bool, True)
     noneDisplay = stored(str, "None", "_refresh")
-    sizeAdjustPolicy = stored_enum(QtWidgets.QComboBox.SizeAdjustPolicy
-                                   .AdjustToContentsOnFirstShow.value)
+    sizeAdjustPolicy = stored_enum(
+        QtWidgets.QComboBox.SizeAdjustPolicy.AdjustToContentsOnFirstShow.value
+    )
 
 
 @implements("qMRMLCheckableNodeComboBox")

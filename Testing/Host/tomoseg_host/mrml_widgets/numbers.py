@@ -64,8 +64,10 @@ class MRMLSliderWidget(_UnitAware, SliderWidget):
         self._slider.setOrientation(orientation)
 
     orientation = QtCore.Property(
-        int, lambda self: self._slider.orientation,
-        lambda self, value: setattr(self._slider, "orientation", value))
+        int,
+        lambda self: self._slider.orientation,
+        lambda self, value: setattr(self._slider, "orientation", value),
+    )
 
 
 @implements("qMRMLSpinBox")
@@ -73,8 +75,9 @@ class MRMLSpinBox(_UnitAware, DoubleSpinBox):
     """A spin box with a unit."""
 
     quantity = stored(str, "", "_take_unit")
-    unitAwareProperties = stored_enum(_PREFIX | _SUFFIX | _PRECISION | _MINIMUM | _MAXIMUM,
-                                      "_take_unit")
+    unitAwareProperties = stored_enum(
+        _PREFIX | _SUFFIX | _PRECISION | _MINIMUM | _MAXIMUM, "_take_unit"
+    )
 
 
 @implements("qMRMLRangeWidget")

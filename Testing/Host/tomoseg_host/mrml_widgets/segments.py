@@ -26,8 +26,10 @@ class SegmentSelectorWidget(MRMLWidget):
     segmentSelectionChanged = QtCore.Signal("QStringList")
     nodeAboutToBeEdited = QtCore.Signal(object)
 
-    facade_signals = {"currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
-                      "currentNodeChanged(bool)": "currentNodeChangedBool"}
+    facade_signals = {
+        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
+        "currentNodeChanged(bool)": "currentNodeChangedBool",
+    }
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
@@ -51,8 +53,11 @@ class SegmentSelectorWidget(MRMLWidget):
         self._observers.clear()
         if node is not None:
             self._observers.add(node.GetSegmentation(), "ModifiedEvent", "_list_segments")
-            for event in (slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved,
-                          slicer.vtkSegmentation.SegmentModified):
+            for event in (
+                slicer.vtkSegmentation.SegmentAdded,
+                slicer.vtkSegmentation.SegmentRemoved,
+                slicer.vtkSegmentation.SegmentModified,
+            ):
                 self._observers.add(node.GetSegmentation(), event, "_list_segments")
         self._list_segments()
         self.currentNodeChanged.emit(node)
@@ -67,8 +72,9 @@ class SegmentSelectorWidget(MRMLWidget):
         for identifier in _segment_ids(node):
             segment = node.GetSegmentation().GetSegment(identifier)
             self._segments.addItem(segment.GetName() or identifier, identifier)
-        self._segments.setCurrentIndex(max(self._segments.findData(before), 0)
-                                       if self._segments.count() else -1)
+        self._segments.setCurrentIndex(
+            max(self._segments.findData(before), 0) if self._segments.count() else -1
+        )
         self._segments.blockSignals(blocked)
         if self.currentSegmentID() != before:
             self._segment_changed()
@@ -119,10 +125,14 @@ class SegmentSelectorWidget(MRMLWidget):
         self._list_segments()
 
     noneEnabled = QtCore.Property(bool, lambda self: self._nodes.noneEnabled, _set_none)
-    editEnabled = QtCore.Property(bool, lambda self: self._nodes.editEnabled,
-                                  lambda self, on: setattr(self._nodes, "editEnabled", on))
+    editEnabled = QtCore.Property(
+        bool,
+        lambda self: self._nodes.editEnabled,
+        lambda self, on: setattr(self._nodes, "editEnabled", on),
+    )
     segmentationNodeSelectorVisible = QtCore.Property(
-        bool, lambda self: not self._nodes.isHidden(), lambda self, on: self._nodes.setVisible(on))
+        bool, lambda self: not self._nodes.isHidden(), lambda self, on: self._nodes.setVisible(on)
+    )
     multiSelection = stored(bool, False)
     horizontalLayout = stored(bool, False)
     selectNodeUponCreation = stored(bool, True)
@@ -290,9 +300,22 @@ class SegmentEditorWidget(MRMLWidget):
 
     def availableEffectNames(self) -> list[str]:  # noqa: N802
         """The effects of a plain Slicer."""
-        return ["Draw", "Erase", "Fill between slices", "Grow from seeds", "Hollow", "Islands",
-                "Level tracing", "Logical operators", "Margin", "Mask volume", "Paint", "Scissors",
-                "Smoothing", "Threshold"]
+        return [
+            "Draw",
+            "Erase",
+            "Fill between slices",
+            "Grow from seeds",
+            "Hollow",
+            "Islands",
+            "Level tracing",
+            "Logical operators",
+            "Margin",
+            "Mask volume",
+            "Paint",
+            "Scissors",
+            "Smoothing",
+            "Threshold",
+        ]
 
     def saveStateForUndo(self) -> None:  # noqa: N802
         """Nothing to keep here."""

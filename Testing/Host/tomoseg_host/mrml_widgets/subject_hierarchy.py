@@ -42,10 +42,12 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
         node = self.subjectHierarchyNode()
         if node is not None:
             kinds = slicer.vtkMRMLSubjectHierarchyNode
-            for event in (kinds.SubjectHierarchyItemAddedEvent,
-                          kinds.SubjectHierarchyItemRemovedEvent,
-                          kinds.SubjectHierarchyItemModifiedEvent,
-                          kinds.SubjectHierarchyItemReparentedEvent):
+            for event in (
+                kinds.SubjectHierarchyItemAddedEvent,
+                kinds.SubjectHierarchyItemRemovedEvent,
+                kinds.SubjectHierarchyItemModifiedEvent,
+                kinds.SubjectHierarchyItemReparentedEvent,
+            ):
                 self._observers.add(node, event, "_fill")
         self._fill()
 
@@ -68,8 +70,11 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
         for index in range(children.GetNumberOfIds()):
             child = children.GetId(index)
             data = node.GetItemDataNode(child)
-            if data is not None and self.nodeTypes and not any(
-                    data.IsA(each) for each in self.nodeTypes):
+            if (
+                data is not None
+                and self.nodeTypes
+                and not any(data.IsA(each) for each in self.nodeTypes)
+            ):
                 continue
             item = QtGui.QStandardItem(node.GetItemName(child))
             item.setData(child, _ROLE)
@@ -93,8 +98,9 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
 
     def setCurrentItem(self, identifier: int) -> None:  # noqa: N802
         """Choose an item."""
-        found = self._model.match(self._model.index(0, 0), _ROLE, identifier, 1,
-                                  QtCore.Qt.MatchFlag.MatchRecursive)
+        found = self._model.match(
+            self._model.index(0, 0), _ROLE, identifier, 1, QtCore.Qt.MatchFlag.MatchRecursive
+        )
         if found:
             self.setCurrentIndex(found[0])
 
@@ -106,8 +112,14 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
 
     def displayedItemCount(self) -> int:  # noqa: N802
         """How many items are shown."""
-        return len(self._model.match(self._model.index(0, 0), _ROLE, None, -1,
-                                     QtCore.Qt.MatchFlag.MatchRecursive)) or self._model.rowCount()
+        return (
+            len(
+                self._model.match(
+                    self._model.index(0, 0), _ROLE, None, -1, QtCore.Qt.MatchFlag.MatchRecursive
+                )
+            )
+            or self._model.rowCount()
+        )
 
     nodeTypes = stored("QStringList", list, "_fill")
     contextMenuEnabled = stored(bool, True)

@@ -24,7 +24,8 @@ class TableView(QtWidgets.QTableView):
         self._model = QtGui.QStandardItemModel(self)
         self.setModel(self._model)
         self.selectionModel().selectionChanged.connect(
-            lambda *_: self.selectionChangedSignal.emit())
+            lambda *_: self.selectionChangedSignal.emit()
+        )
 
     def mrmlScene(self) -> object:  # noqa: N802
         """The scene."""
@@ -56,8 +57,9 @@ class TableView(QtWidgets.QTableView):
         columns = range(node.GetNumberOfColumns())
         self._model.setHorizontalHeaderLabels([node.GetColumnName(i) or "" for i in columns])
         for row in range(node.GetNumberOfRows()):
-            self._model.appendRow([QtGui.QStandardItem(node.GetCellText(row, i) or "")
-                                   for i in columns])
+            self._model.appendRow(
+                [QtGui.QStandardItem(node.GetCellText(row, i) or "") for i in columns]
+            )
 
     transposed = stored(bool, False)
     firstRowLocked = stored(bool, False)

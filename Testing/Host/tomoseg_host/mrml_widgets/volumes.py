@@ -90,8 +90,11 @@ class VolumeThresholdWidget(VolumeWidget):
         display = self._display()
         if display is None or not hasattr(display, "GetApplyThreshold"):
             return
-        mode = _OFF if not display.GetApplyThreshold() else (
-            _AUTO if display.GetAutoThreshold() else _MANUAL)
+        mode = (
+            _OFF
+            if not display.GetApplyThreshold()
+            else (_AUTO if display.GetAutoThreshold() else _MANUAL)
+        )
         self._mode.setCurrentIndex(mode)
         before = self._range.blockSignals(True)
         self._range.setValues(display.GetLowerThreshold(), display.GetUpperThreshold())
@@ -133,14 +136,18 @@ class VolumeThresholdWidget(VolumeWidget):
         self._range.maximum = value
 
     autoThreshold = QtCore.Property(int, lambda self: self._mode.currentIndex(), setAutoThreshold)
-    lowerThreshold = QtCore.Property(float, lambda self: self._range.minimumValue,
-                                     setLowerThreshold)
-    upperThreshold = QtCore.Property(float, lambda self: self._range.maximumValue,
-                                     setUpperThreshold)
-    lowerThresholdBound = QtCore.Property(float, lambda self: self._range.minimum,
-                                          setLowerThresholdBound)
-    upperThresholdBound = QtCore.Property(float, lambda self: self._range.maximum,
-                                          setUpperThresholdBound)
+    lowerThreshold = QtCore.Property(
+        float, lambda self: self._range.minimumValue, setLowerThreshold
+    )
+    upperThreshold = QtCore.Property(
+        float, lambda self: self._range.maximumValue, setUpperThreshold
+    )
+    lowerThresholdBound = QtCore.Property(
+        float, lambda self: self._range.minimum, setLowerThresholdBound
+    )
+    upperThresholdBound = QtCore.Property(
+        float, lambda self: self._range.maximum, setUpperThresholdBound
+    )
 
 
 @implements("qMRMLWindowLevelWidget")
@@ -182,8 +189,10 @@ class WindowLevelWidget(VolumeWidget):
             return
         window, level = display.GetWindow(), display.GetLevel()
         before = self._range.blockSignals(True)
-        self._range.setRange(min(self._range.minimum, level - window / 2),
-                             max(self._range.maximum, level + window / 2))
+        self._range.setRange(
+            min(self._range.minimum, level - window / 2),
+            max(self._range.maximum, level + window / 2),
+        )
         self._range.setValues(level - window / 2, level + window / 2)
         self._range.blockSignals(before)
         self._mode.setCurrentIndex(_AUTO if display.GetAutoWindowLevel() else _MANUAL)
@@ -217,17 +226,24 @@ class WindowLevelWidget(VolumeWidget):
     def _get_level(self) -> float:
         return 0.5 * (self._range.maximumValue + self._range.minimumValue)
 
-    autoWindowLevel = QtCore.Property(int, lambda self: self._mode.currentIndex(),
-                                      setAutoWindowLevel)
-    window = QtCore.Property(float, _get_window,
-                             lambda self, v: self.setWindowLevel(v, self._get_level()))
-    level = QtCore.Property(float, _get_level,
-                            lambda self, v: self.setWindowLevel(self._get_window(), v))
-    minimumValue = QtCore.Property(float, lambda self: self._range.minimumValue,
-                                   lambda self, v: self._range.setMinimumValue(v))
-    maximumValue = QtCore.Property(float, lambda self: self._range.maximumValue,
-                                   lambda self, v: self._range.setMaximumValue(v))
-    minimumBound = QtCore.Property(float, lambda self: self._range.minimum,
-                                   lambda self, v: setattr(self._range, "minimum", v))
-    maximumBound = QtCore.Property(float, lambda self: self._range.maximum,
-                                   lambda self, v: setattr(self._range, "maximum", v))
+    autoWindowLevel = QtCore.Property(
+        int, lambda self: self._mode.currentIndex(), setAutoWindowLevel
+    )
+    window = QtCore.Property(
+        float, _get_window, lambda self, v: self.setWindowLevel(v, self._get_level())
+    )
+    level = QtCore.Property(
+        float, _get_level, lambda self, v: self.setWindowLevel(self._get_window(), v)
+    )
+    minimumValue = QtCore.Property(
+        float, lambda self: self._range.minimumValue, lambda self, v: self._range.setMinimumValue(v)
+    )
+    maximumValue = QtCore.Property(
+        float, lambda self: self._range.maximumValue, lambda self, v: self._range.setMaximumValue(v)
+    )
+    minimumBound = QtCore.Property(
+        float, lambda self: self._range.minimum, lambda self, v: setattr(self._range, "minimum", v)
+    )
+    maximumBound = QtCore.Property(
+        float, lambda self: self._range.maximum, lambda self, v: setattr(self._range, "maximum", v)
+    )
