@@ -313,9 +313,7 @@ def test_a_truncated_file_is_refused(
         assert code_of(path) == "volume-truncated"
 
 
-def test_a_corrupted_archive_is_refused(
-    tmp_path: Path, make_volume: Callable[..., Volume]
-) -> None:
+def test_a_corrupted_archive_is_refused(tmp_path: Path, make_volume: Callable[..., Volume]) -> None:
     path = tmp_path / "volume.nii.gz"
     write_volume(make_volume(), path)
     content = bytearray(path.read_bytes())
