@@ -172,13 +172,25 @@ def test_a_run_can_be_repeated_exactly(finished: Path, tmp_path: Path) -> None:
     assert hashes(tmp_path / "again") == hashes(finished)
 
 
-def test_a_repetition_that_differs_is_told(finished: Path, tmp_path: Path) -> None:
-    record = json.loads((finished / "result.json").read_text(encoding="utf-8"))
-    record["files"]["mask.nii.gz"] = "0" * 64
-    (tmp_path / "result.json").write_text(json.dumps(record), encoding="utf-8")
-    done = tomoseg("rerun", tmp_path, "--output", tmp_path / "again")
-    assert done.returncode == 3
-    assert "DIFFERENT" in done.stdout and "mask.nii.gz" in done.stdout
+def test_a_repetition_that_differs_is_told(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from TomoSegLib.cli import commands
+
+    def run_differently(document: dict[str, Any]) -> int:
+        output = Path(document["output"])
+        shutil.copytree(finished, output)
+        record = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+        record["files"]["mask.nii.gz"] = "0" * 64
+        record["environment"]["threads"] += 1
+        (output / "result.json").write_text(json.dumps(record), encoding="utf-8")
+        return 0
+
+    monkeypatch.setattr(commands, "run", run_differently)
+    assert commands.rerun(finished, tmp_path / "again", None, False) == 3
+    told = capsys.readouterr().out
+    assert "DIFFERENT" in told and ": mask.nii.gz" in told and "threads: then 1, now 2" in told
 
 
 def test_a_repetition_with_another_input_or_model_is_refused(
@@ -357,17 +369,19 @@ def test_an_output_that_is_a_file_is_refused(place: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits on file sizes are POSIX's")
-def test_no_space_left_is_told_and_nothing_is_left(place: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_to_its_end_leaves_nothing(
+    place: Path, tmp_path: Path
+) -> None:
     import resource
 
-    # A limit on the size of files fails as a full disk does, and needs no disk to be filled.
+    # A limit on the size of files stops a write in the middle, without a disk to be filled.
     limit = 20_000
     done = tomoseg(
         "run", place / "scan é.nii.gz", "--model", "tiny-blob", "--directions", "axial",
         "--output", tmp_path / "out",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
-    assert_refused(done, "output-no-space")
+    assert_refused(done, "output-unwritable")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -482,7 +496,7 @@ def test_ctrl_c_cancels_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
 def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
     script = (
         "import sys; from TomoSegLib.cli import main; main(['run', '--help']);"
-        "heavy = {'torch', 'numpy', 'SimpleITK', 'pydantic', 'matplotlib'} & set(sys.modules);"
+        "heavy = {'torch', 'numpy', 'SimpleITK', 'nibabel', 'scipy', 'matplotlib'} & set(sys.modules);"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -26,7 +26,15 @@ def main(arguments: list[str] | None = None) -> int:
         print_error(error.code, error.message, error.hint)
         return 2
     except KeyboardInterrupt:
+        print_error("cancelled", "Cancelled.")
         return 130
+    except MemoryError:
+        print_error(
+            "out-of-memory",
+            "There is not enough memory for this.",
+            "Close other programs, or use a machine with more memory.",
+        )
+        return 2
     except BrokenPipeError:  # `tomoseg models list | head`
         sys.stdout = None
         return 0

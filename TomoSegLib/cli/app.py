@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import TomoSegLib
+from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.errors import TomoSegError
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(evaluate)
 models_app = typer.Typer(help="List, show, verify and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 

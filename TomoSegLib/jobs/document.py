@@ -63,6 +63,12 @@ class Region(JobModel):
             raise ValueError("a region needs 0 <= start < stop along i, j and k")
         return self
 
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The region of an array ``[k, j, i]``."""
+        i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return k, j, i
+
 
 class Expected(JobModel):
     """What the inputs must be, by hash: how a job is run again exactly.

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import hash_volume, read_volume
-from TomoSegLib.imaging.volume import Volume
-from TomoSegLib.jobs.document import Expected, RunJob
+from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.jobs.document import Expected, Region, RunJob
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.result import Input
-from TomoSegLib.jobs.settings import check_hash, complete
+from TomoSegLib.jobs.settings import check_hash, complete, some
 from TomoSegLib.models.folder import ModelFolder, model_hash
 from TomoSegLib.models.store import find_model
+from TomoSegLib.tomography.directions import parse_directions
 
 
 @dataclass
@@ -37,6 +39,11 @@ class Inputs:
     records: dict[str, Input]
     foreground_record: Input | None
 
+    @property
+    def target(self) -> Geometry:
+        """The grid on which the heatmap is computed."""
+        return region_grid(self.job.region, self.volumes[0])
+
     def forget_volumes(self) -> None:
         """Give their memory back."""
         self.volumes = []
@@ -53,6 +60,7 @@ def read_inputs(job: RunJob, report: Reporter) -> Inputs:
     job = complete(job, model, report.warn)
     expected = job.expected or Expected()
     check_hash("model", model.name, model_hash(model), expected.model)
+    parse_directions(some(job.directions))  # for its error, long before it is needed
     inputs = Inputs(job, model, [], None, {}, None)
     with report.stage("read", len(job.channels)) as progress:
         for name, path in job.channels.items():
@@ -63,6 +71,7 @@ def read_inputs(job: RunJob, report: Reporter) -> Inputs:
             inputs.foreground, inputs.foreground_record = _read(
                 job.foreground, "foreground", expected.foreground
             )
+    region_grid(job.region, inputs.volumes[0])  # for its error
     return inputs
 
 
@@ -73,3 +82,21 @@ def _read(path: str, what: str, expected: str | None) -> tuple[Volume, Input]:
     x, y, z = (float(size) for size in volume.geometry.spacing)
     record = Input(path=path, hash=digest, shape=volume.geometry.shape, spacing_mm=(x, y, z))
     return volume, record
+
+
+def region_grid(region: Region | None, image: Volume) -> Geometry:
+    """The grid of the region of interest, or the whole one."""
+    geometry = image.geometry
+    if region is None:
+        return geometry
+    if any(stop > size for stop, size in zip(region.stop, geometry.size, strict=True)):
+        raise TomoSegError(
+            "region-outside",
+            f"The region of interest reaches beyond '{image.name}', which has "
+            f"{' x '.join(map(str, geometry.size))} voxels.",
+            "Give voxel ranges along i, j and k within the volume.",
+        )
+    affine = geometry.affine.copy()
+    affine[:3, 3] = geometry.index_to_lps(region.start)
+    k, j, i = (part.stop - part.start for part in region.slices)
+    return Geometry((k, j, i), affine)

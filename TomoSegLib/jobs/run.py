@@ -23,11 +23,7 @@ from TomoSegLib.jobs.devices import choose_device
 from TomoSegLib.jobs.document import Region, RunJob
 from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
-from TomoSegLib.jobs.settings import (
-    mask_settings,
-    method_settings,
-    some,
-)
+from TomoSegLib.jobs.settings import mask_settings, method_settings, some
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.loading import LoadedEncoder, load_encoder
 
@@ -44,8 +40,7 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
         TomoSegError: Whatever the user can cause or mend.
     """
     job, model, image = inputs.job, inputs.model, inputs.volumes[0]
-    card = model.card
-    target = _box(job.region, image)
+    card, target = model.card, inputs.target
     report.device = choose_device(job.device)
     _make_reproducible(job)
 
@@ -163,34 +158,12 @@ def _make_reproducible(job: RunJob) -> None:
         torch.set_num_threads(job.threads)
 
 
-def _box(region: Region | None, image: Volume) -> Geometry:
-    """The grid of the region of interest, or the whole one."""
-    geometry = image.geometry
-    if region is None:
-        return geometry
-    if any(stop > size for stop, size in zip(region.stop, geometry.size, strict=True)):
-        raise TomoSegError(
-            "region-outside",
-            f"The region of interest reaches beyond '{image.name}', which has "
-            f"{' x '.join(map(str, geometry.size))} voxels.",
-            "Give voxel ranges along i, j and k within the volume.",
-        )
-    affine = geometry.affine.copy()
-    affine[:3, 3] = geometry.index_to_lps(region.start)
-    return Geometry(tuple(s.stop - s.start for s in _slices(region)), affine)
-
-
-def _slices(region: Region) -> tuple[slice, slice, slice]:
-    i, j, k = (slice(a, b) for a, b in zip(region.start, region.stop, strict=True))
-    return k, j, i
-
-
 def _embed(array: Float32Array, region: Region | None, geometry: Geometry) -> Float32Array:
     """The region's values on the whole grid, 0 elsewhere."""
     if region is None:
         return array
     whole = np.zeros(geometry.shape, np.float32)
-    whole[_slices(region)] = array
+    whole[region.slices] = array
     return whole
 
 
@@ -199,7 +172,7 @@ def _inside(region: Region | None, foreground: npt.NDArray[np.bool_]) -> npt.NDA
     if region is None:
         return foreground
     inside = np.zeros_like(foreground)
-    inside[_slices(region)] = foreground[_slices(region)]
+    inside[region.slices] = foreground[region.slices]
     return inside
 
 
