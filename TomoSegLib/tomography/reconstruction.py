@@ -355,10 +355,3 @@ def _bounding_box(
     if len(j) == 0:
         return None
     return (int(j[0]), int(j[-1]) + 1), (int(i[0]), int(i[-1]) + 1)
-
-
-def backproject_stack(
-    backprojector: Backprojector, maps: Tensor, stack: PlaneStack, weight: float
-) -> None:
-    """`Backprojector.add_stack` as a function."""
-    backprojector.add_stack(maps, stack, weight)
