@@ -31,7 +31,7 @@ def implemented() -> dict[str, type]:
 @cache
 def find(name: str) -> type | None:
     """The PySide6 class of that facade name (``A__B`` for a nested one), or None."""
-    if not name.startswith("Q"):
+    if not name.startswith("Q") or name in _IMPLEMENTATIONS:
         return _own(name)
     outer, _, inner = name.partition("__")
     for module in _MODULES:

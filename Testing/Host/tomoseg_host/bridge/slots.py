@@ -103,8 +103,8 @@ class Slot:
         chosen = next(each for each in overloads if each.signature is signature)
         result = _invoke(chosen, instance, converted, self._info, unbound)
         _pass_ownership(signature, args, instance)
-        if _is_wrapper(result) or chosen.kind == "deco":
-            returned = result
+        if _is_wrapper(result) or _is_decorated(chosen):
+            returned = result  # PythonQt's own functions give what Python gets
         else:
             returned = topython.returned(result, signature.returns, chosen.owner)
         if (
@@ -124,6 +124,14 @@ class Slot:
                 f"argument, got {given}"
             )
         return args[0], args[1:]
+
+
+def _is_decorated(chosen: api.Overload) -> bool:
+    """Whether the overload is one that PythonQt adds and the host has written itself."""
+    return (
+        chosen.kind in ("deco", "sdeco")
+        and emulation.decorator(chosen.signature.name, chosen) is not None
+    )
 
 
 def _is_wrapper(value: object) -> bool:
@@ -159,7 +167,7 @@ def _invoke(
         function = getattr(pyside.find(chosen.owner), renamed, None)
         if function is None:
             raise HostLacks(f"the host does not have {chosen.owner}.{chosen.signature.text}")
-        if instance is not None:
+        if instance is not None and not chosen.static:
             args = [instance._peer_, *args]
     return _call(function, chosen, args)
 

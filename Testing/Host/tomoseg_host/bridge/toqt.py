@@ -49,8 +49,22 @@ _INTEGERS = {
     "Qt::HANDLE": (0, 2**64 - 1),
 }
 _FLOATS = ("double", "float", "qreal")
-_TEXTS = ("QString", "QStringView", "QStringRef", "QAnyStringView", "QLatin1String", "std::string")
-_MAPS = ("QVariantMap", "QVariantHash", "QMap<QString,QVariant>", "QHash<QString,QVariant>")
+_TEXTS = (
+    "QString",
+    "QStringView",
+    "QStringRef",
+    "QAnyStringView",
+    "QLatin1String",
+    "std::string",
+    "qSlicerIO::IOFileType",
+)
+_MAPS = (
+    "QVariantMap",
+    "QVariantHash",
+    "QMap<QString,QVariant>",
+    "QHash<QString,QVariant>",
+    "qSlicerIO::IOProperties",
+)
 _LISTS = ("QVariantList", "QList<QVariant>")
 
 
