@@ -10,6 +10,7 @@ import typer
 
 import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
+from TomoSegLib.cli.training import simulate_app, train_app
 from TomoSegLib.errors import TomoSegError
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
 app.command()(evaluate)
 models_app = typer.Typer(help="List, show, verify and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(train_app, name="train")
+app.add_typer(simulate_app, name="simulate")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]

@@ -60,7 +60,7 @@ class Recipe:
     spacing_mm: float = 2.0
     lesion_volume_ml: Range = (0.5, 100.0)
     lesion_counts: tuple[float, float, float] = (0.6, 0.25, 0.15)
-    oedema_gain: Range = (0.25, 1.3)
+    oedema_gain: Range = (0.3, 1.3)
     core_gain: Range = (0.0, 1.5)
     isointense: float = 0.1
     mass_effect: float = 0.5
@@ -76,7 +76,7 @@ class Recipe:
     surface_rim: Range = (0.0, 1.0)
     vessels: tuple[int, int] = (0, 6)
     symmetric_spots: tuple[int, int] = (0, 4)
-    bias: Range = (0.0, 0.25)
+    bias: Range = (0.0, 0.1)
     blur_mm: Range = (0.0, 1.2)
     slice_thickness_mm: Range = (0.0, 5.0)
     noise: Range = (0.01, 0.08)

@@ -22,16 +22,16 @@ class ResidualBlock(nn.Module):
         inputs: Channels in.
         outputs: Channels out.
         stride: Of the first convolution and of the shortcut.
-        kernel: Side of the first kernel; the second is 3x3, or 1x1 where ``kernel`` is 1, which
-            leaves the receptive field as it is.
+        kernel: Side of the kernels; 1 leaves the receptive field as it is. A strided first
+            convolution is 3x3 all the same, since 1x1 would skip pixels.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> None:
         super().__init__()
-        padding = kernel // 2
-        self.first = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        first = 3 if stride > 1 else kernel
+        self.first = nn.Conv2d(inputs, outputs, first, stride, first // 2, bias=False)
         self.first_norm = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, kernel, 1, padding, bias=False)
+        self.second = nn.Conv2d(outputs, outputs, kernel, 1, kernel // 2, bias=False)
         self.second_norm = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
@@ -90,10 +90,7 @@ class EvidenceEncoder(nn.Module):
         width = widths[0]
         for outputs, stride, count, kernel in zip(widths, strides, blocks, kernels, strict=True):
             for index in range(count):
-                entrance = index == 0
-                # A 1x1 kernel with a stride would skip pixels: strided entrances keep 3x3.
-                side = 3 if entrance and stride > 1 else kernel
-                stages.append(ResidualBlock(width, outputs, stride if entrance else 1, side))
+                stages.append(ResidualBlock(width, outputs, stride if index == 0 else 1, kernel))
                 width = outputs
         self.stages = nn.Sequential(*stages)
         self.evidence = nn.Conv2d(width, 1, 1, bias=False)

@@ -172,4 +172,3 @@ def augment(
     changed = changed * contrast + brightness + shading + noise_level * torch.randn_like(slices)
     inside = foreground > 0.5
     return torch.where(inside, changed, torch.full((), background, device=device))
-

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.networks.encoders import EvidenceEncoder
 from TomoSegLib.training.slices import SliceSampler, augment
 
 NoiseRemedy = Literal["none", "mil", "top-k", "small-loss"]
@@ -40,6 +41,10 @@ class TrainingOptions:
             the highest ``kept`` fraction counts) or ``small-loss`` (of them the fraction
             ``kept`` with the smallest loss counts; Jiang et al. 2018, Han et al. 2018).
         kept: See above.
+        local_weight: Weight of a second cross-entropy, of each position's evidence against the
+            volume's label. The evidence then tends to the log odds of what is seen there, which
+            fills a finding; a slice's loss alone is content with its rim. Needs a network with
+            an evidence map (`EvidenceEncoder`); 0 is the paper's plain setting.
         validate_every: Steps between validations.
         patience: Validations without a better AUC after which training stops.
         average: Decay of the exponential moving average of the weights that is validated and
@@ -55,6 +60,7 @@ class TrainingOptions:
     augmentation: float = 1.0
     noise_remedy: NoiseRemedy = "none"
     kept: float = 0.5
+    local_weight: float = 0.0
     validate_every: int = 200
     patience: int = 10
     average: float = 0.99
@@ -98,6 +104,21 @@ def slice_loss(logits: Tensor, labels: Tensor, remedy: NoiseRemedy, kept: float)
     negative = losses[~positive].mean() if (~positive).any() else losses.new_zeros(())
     share = positive.float().mean()
     return share * chosen.mean() + (1 - share) * negative
+
+
+def _local_loss(evidence: Tensor, foreground: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every position's evidence against its volume's label.
+
+    Args:
+        evidence: ``(B, h, w)``.
+        foreground: ``(B, 1, H, W)`` in [0, 1]; positions count as far as they are covered.
+        labels: ``(B,)`` float 0 or 1.
+    """
+    weight = F.adaptive_avg_pool2d(foreground, list(evidence.shape[-2:]))[:, 0]
+    losses = F.binary_cross_entropy_with_logits(
+        evidence, labels[:, None, None].expand_as(evidence), reduction="none"
+    )
+    return (losses * weight).sum() / weight.sum().clamp_min(1.0)
 
 
 def volume_scores(
@@ -158,13 +179,21 @@ def area_under_curve(scores: Tensor, labels: Tensor) -> float:
 
 @dataclass
 class TrainingState:
-    """What a run of training has come to; together with the tensors it resumes exactly."""
+    """What a run of training has come to.
+
+    Attributes:
+        step: Steps done.
+        best_auc: Highest AUC of the validation volumes so far.
+        best_step: When it was reached.
+        validations_without_gain: Validations since it last rose.
+        history: One entry a validation: step, mean training loss since the last one, AUC.
+    """
 
     step: int = 0
     best_auc: float = -1.0
     best_step: int = 0
     validations_without_gain: int = 0
-    history: list[dict[str, float]] | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
 class Trainer:
@@ -189,19 +218,27 @@ class Trainer:
         directions: Tensor,
         options: TrainingOptions,
     ) -> None:
+        if options.local_weight and not isinstance(network, EvidenceEncoder):
+            raise TomoSegError(
+                "template-invalid",
+                "The local loss needs a network with an evidence map.",
+                "Use EvidenceEncoder in the template, or --local-weight 0.",
+            )
         self.options = options
+        self.device = train.device
         self.train_sampler, self.validation_sampler = train, validation
         self.directions = directions
-        self.network = network.to(train.device)
+        # Convolutions with few channels are about twice as fast in this layout, on CPUs too.
+        self.network: nn.Module = network.to(train.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.best = {k: v.clone() for k, v in self.averaged.items()}
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        self.state = TrainingState(history=[])
+        self.state = TrainingState()
         self._positive = (train.labels == 1).nonzero()[:, 0]
         self._negative = (train.labels == 0).nonzero()[:, 0]
-        self._losses: list[Tensor] = []
+        self.pending_losses: list[Tensor] = []
 
     @property
     def finished(self) -> bool:
@@ -249,14 +286,27 @@ class Trainer:
         labels = self.train_sampler.labels[indices].float().to(slices.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(state.step)
-        logits = self.network(slices).float().view(volumes, per_volume)
-        loss = slice_loss(logits, labels, options.noise_remedy, options.kept)
+        slices = slices.contiguous(memory_format=torch.channels_last)
+        if options.local_weight:
+            network = cast(EvidenceEncoder, self.network)
+            evidence = network.class_activation_map(network.features(slices)).float()
+            logits = evidence.sum(dim=(-2, -1)) + network.bias
+        else:
+            logits = self.network(slices).float()
+        loss = slice_loss(
+            logits.view(volumes, per_volume), labels, options.noise_remedy, options.kept
+        )
+        if options.local_weight:
+            local = _local_loss(
+                evidence / network.scale, foreground, labels.repeat_interleave(per_volume)
+            )
+            loss = loss + options.local_weight * local
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self._average()
-        self._losses.append(loss.detach())
+        self.pending_losses.append(loss.detach())
         state.step += 1
         if state.step % options.validate_every == 0 or state.step == options.steps:
             self._validate()
@@ -272,8 +322,8 @@ class Trainer:
 
     def _validate(self) -> None:
         state = self.state
-        loss = float(torch.stack(self._losses).mean()) if self._losses else float("nan")
-        self._losses.clear()
+        loss = float(torch.stack(self.pending_losses).mean())
+        self.pending_losses.clear()
         if not math.isfinite(loss):
             raise TomoSegError(
                 "training-diverged",
@@ -288,7 +338,6 @@ class Trainer:
             scores = volume_scores(self.network, self.validation_sampler, self.directions, 12)
         self.network.load_state_dict(current)
         auc = area_under_curve(scores, self.validation_sampler.labels)
-        assert state.history is not None
         state.history.append({"step": state.step, "loss": loss, "auc": auc})
         # A tie is a gain: of two states with the same AUC the longer trained one is kept.
         if auc >= state.best_auc:
