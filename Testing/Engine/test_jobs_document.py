@@ -25,7 +25,7 @@ def test_settings_that_are_left_out_are_the_models_to_choose() -> None:
     job = parse_job(MINIMAL)
     assert isinstance(job, RunJob)
     assert job.method is job.directions is job.filter_order is job.batch_size is None
-    assert job.threshold == "card" and job.device == "auto" and not job.overwrite
+    assert job.threshold is None and job.device == "auto" and not job.overwrite
 
 
 def test_the_kind_decides_which_document_it_is() -> None:
