@@ -335,11 +335,7 @@ def worker(document: Any, *arguments: str) -> tuple[int, list[Event]]:
     done = subprocess.run(
         [*command, *arguments], input=text + "\n", capture_output=True, text=True, env=environment
     )
-    return (
-        done.returncode,
-        [decode(line.encode()) for line in done.stdout.splitlines()],
-        done.stderr,
-    )
+    return done.returncode, [decode(line.encode()) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
