@@ -33,17 +33,17 @@ class LayoutManager(QtCore.QObject):
     def start(self, context: object) -> None:
         """Make the views of a scene (`scene.SceneContext`)."""
         self._context = context
-        self._layout_logic = slicer.vtkMRMLLayoutLogic()
-        self._layout_logic.SetMRMLScene(context.scene)
-        self._node = self._layout_logic.GetLayoutNode()
         for name, preset in _PRESETS.items():
             widget = SliceWidget(self._viewport)
             widget.start(context.application_logic, context.scene, name, preset)
             self._slices[name] = widget
         self._three_d = ThreeDWidget(self._viewport)
         self._three_d.start(context.application_logic, context.scene, "1")
-        nodes = slicer.vtkMRMLLayoutNode
-        self.setLayout(nodes.SlicerLayoutFourUpView)
+        # Only now: it would make nodes of its own for views that are not there yet.
+        self._layout_logic = slicer.vtkMRMLLayoutLogic()
+        self._layout_logic.SetMRMLScene(context.scene)
+        self._node = self._layout_logic.GetLayoutNode()
+        self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
     def _arrangement(self, layout: int) -> list[tuple[QtWidgets.QWidget, int, int, int, int]]:
         """Widget, row, column, row span, column span of a layout's views."""

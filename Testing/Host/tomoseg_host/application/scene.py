@@ -91,7 +91,7 @@ class SceneContext:
         logic.SetViewLogics(vtk.vtkCollection())
         self._register_managers()
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
-        self.module_logics: dict[str, object] = {}
+        self.module_logics: dict[str, object] = {"Colors": self.color_logic}
         for name, class_name in LOGICS.items():
             self._start_logic(name, class_name)
 
@@ -124,6 +124,8 @@ class SceneContext:
         self.color_logic.SetMRMLApplicationLogic(self.application_logic)
         self.color_logic.SetMRMLScene(self.scene)
         self.application_logic.SetColorLogic(self.color_logic)
+        # The logics of volumes and models look for it under its module's name.
+        self.application_logic.SetModuleLogic("Colors", self.color_logic)
 
     def _register_managers(self) -> None:
         kinds = (

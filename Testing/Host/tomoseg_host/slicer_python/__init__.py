@@ -1,4 +1,4 @@
-"""The parts of Slicer's own Python that the wheel of slicer-core leaves out, written anew and small.
+"""The parts of Slicer's own Python that the wheel of slicer-core leaves out, written anew.
 
 ``install`` puts them where a module imports them from: ``slicer.ScriptedLoadableModule``,
 ``slicer.parameterNodeWrapper``, ``slicer.i18n``, ``slicer.packaging``, ``slicer.testing``.
