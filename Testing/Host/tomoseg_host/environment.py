@@ -12,14 +12,25 @@ from PySide6 import QtWidgets  # noqa: E402 - the constants come first
 
 def start(name: str = "TomoSegHost") -> QtWidgets.QApplication:
     """Start Qt (once) and install the facade modules; returns PySide6's application."""
-    from .bridge import modules
+    from .bridge import modules as facade
 
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([name])
     application.setApplicationName(name)
     application.setQuitOnLastWindowClosed(False)
-    from . import ctk_widgets, mrml_widgets  # noqa: F401 - their import registers the classes
+    # Importing these registers the classes; nothing of the application starts yet.
+    from . import ctk_widgets, mrml_widgets  # noqa: F401
+    from .application import (  # noqa: F401
+        app,
+        files,
+        layout_manager,
+        main_window,
+        modules,
+        slice_view,
+        three_d_view,
+        ui_loader,
+    )
 
-    modules.install()
+    facade.install()
     slicer_package()
     return application
 

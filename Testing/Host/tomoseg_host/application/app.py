@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import slicer
 from PySide6 import QtCore, QtWidgets
 
 from ..bridge.pyside import find, implements
@@ -162,4 +161,3 @@ class Application(QtCore.QObject):
     os = QtCore.Property(str, lambda self: "linux")
     arch = QtCore.Property(str, lambda self: "amd64")
     platform = QtCore.Property(str, lambda self: "linux-amd64")
-    assert slicer

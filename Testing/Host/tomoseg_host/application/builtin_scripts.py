@@ -5,7 +5,6 @@ import types
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-import qt
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleWidget
 
@@ -84,4 +83,3 @@ def install(manager: object) -> None:
     editor.python = sys.modules[__name__]
     editor.title_text = "Segment Editor"
     manager.add(editor)
-    assert qt

@@ -57,16 +57,6 @@ class Host:
         from .. import slicer_python
         from ..bridge import lifetime
         from ..bridge.pyside import find
-        from . import (  # noqa: F401 - importing registers the classes
-            app,
-            files,
-            layout_manager,
-            modules,
-            slice_view,
-            three_d_view,
-            ui_loader,
-        )
-        from . import main_window as window
         from .scene import SceneContext
 
         _prefer_egl()
@@ -97,7 +87,6 @@ class Host:
             self._window_wrapper = lifetime.wrapper_of(self.main_window)
         self.process()
         self.app.startupCompleted.emit()
-        assert window
 
     def _add_python_slicer(self) -> None:
         """Put a ``PythonSlicer`` on the path: a launcher with the interpreter as its child, so

@@ -68,14 +68,14 @@ class LayoutManager(QtCore.QObject):
         if layout == self._layout or self._three_d is None:
             return
         self._layout = layout
-        old = self._viewport.layout()
-        if old is not None:
-            QtWidgets.QWidget().setLayout(old)  # the only way to take a layout off a widget
-        grid = QtWidgets.QGridLayout(self._viewport)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(2)
+        grid = self._viewport.layout()
+        if grid is None:
+            grid = QtWidgets.QGridLayout(self._viewport)
+            grid.setContentsMargins(0, 0, 0, 0)
+            grid.setSpacing(2)
         shown = self._arrangement(layout)
         for widget in (*self._slices.values(), self._three_d):
+            grid.removeWidget(widget)
             widget.setVisible(any(widget is each[0] for each in shown))
         for widget, *place in shown:
             grid.addWidget(widget, *place)
@@ -139,7 +139,9 @@ class LayoutManager(QtCore.QObject):
 
     def resetThreeDViews(self) -> None:  # noqa: N802
         """Look at the middle of everything."""
-        self._three_d.threeDView().resetFocalPoint()
+        # The displayable manager of the box listens to this as the view does.
+        node = self._three_d.mrmlViewNode()
+        node.InvokeEvent(slicer.vtkMRMLViewNode.ResetFocalPointRequestedEvent)
         self._three_d.threeDView().resetCamera()
 
     def resetSliceViews(self) -> None:  # noqa: N802

@@ -163,7 +163,11 @@ class ScriptedModuleWidget(ModuleWidget):
         function = getattr(self._python, "setEditedNode", None)
         return bool(function(node, role, context)) if function else False
 
-    moduleName = QtCore.Property(str, lambda self: self._module.name_text)
+    _module: ScriptedModule | None = None
+    _python: object = None
+    moduleName = QtCore.Property(
+        str, lambda self: self._module.name_text if self._module is not None else ""
+    )
 
 
 @implements("qSlicerModuleFactoryManager")

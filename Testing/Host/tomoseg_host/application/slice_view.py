@@ -150,11 +150,11 @@ class SliceController(MRMLWidget):
 
     def mrmlSliceNode(self) -> object:  # noqa: N802
         """The slice node."""
-        return self._logic.GetSliceNode()
+        return self._logic.GetSliceNode() if self._logic is not None else None
 
     def mrmlSliceCompositeNode(self) -> object:  # noqa: N802
         """Which volumes the slice shows."""
-        return self._logic.GetSliceCompositeNode()
+        return self._logic.GetSliceCompositeNode() if self._logic is not None else None
 
     def sliceLogic(self) -> object:  # noqa: N802
         """The logic."""
@@ -217,13 +217,13 @@ class SliceWidget(MRMLWidget):
 
     def mrmlSliceNode(self) -> object:  # noqa: N802
         """The slice node."""
-        return self._logic.GetSliceNode()
+        return self._logic.GetSliceNode() if self._logic is not None else None
 
     mrmlAbstractViewNode = mrmlSliceNode
 
     def mrmlSliceCompositeNode(self) -> object:  # noqa: N802
         """Which volumes the slice shows."""
-        return self._logic.GetSliceCompositeNode()
+        return self._logic.GetSliceCompositeNode() if self._logic is not None else None
 
     def imageDataConnection(self) -> object:  # noqa: N802
         """The slice image."""
@@ -239,9 +239,16 @@ class SliceWidget(MRMLWidget):
 
     def setSliceOrientation(self, orientation: str) -> None:  # noqa: N802
         """Set the orientation by its name."""
-        self.mrmlSliceNode().SetOrientation(orientation)
+        if self._logic is not None:
+            self.mrmlSliceNode().SetOrientation(orientation)
+
+    def _of_node(self, getter: str) -> str:
+        """What the slice node says, "" without one."""
+        return getattr(self.mrmlSliceNode(), getter)() if self._logic is not None else ""
 
     sliceOrientation = QtCore.Property(
-        str, lambda self: self.mrmlSliceNode().GetOrientation(), setSliceOrientation
+        str, lambda self: self._of_node("GetOrientation"), setSliceOrientation
     )
-    sliceViewName = QtCore.Property(str, lambda self: self.mrmlSliceNode().GetLayoutName())
+    sliceViewName = QtCore.Property(
+        str, lambda self: self._of_node("GetLayoutName"), lambda self, name: None
+    )

@@ -38,18 +38,31 @@ class ThreeDView(RenderWidget):
         )
 
     def resetFocalPoint(self) -> None:  # noqa: N802
-        """Look at the middle of everything that is shown."""
+        """Look at the middle of everything that is shown; the box does not count."""
+        node = self._node
+        shown = node.GetBoxVisible(), node.GetAxisLabelsVisible()
+        modifying = node.StartModify()
+        node.SetBoxVisible(0)
+        node.SetAxisLabelsVisible(0)
+        node.EndModify(modifying)
         bounds = [0.0] * 6
         self._renderer.ComputeVisiblePropBounds(bounds)
         if vtk.vtkMath.AreBoundsInitialized(bounds):
-            center = [(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)]
-            camera = self._renderer.GetActiveCamera()
-            shift = [c - f for c, f in zip(center, camera.GetFocalPoint(), strict=True)]
-            position = [p + s for p, s in zip(camera.GetPosition(), shift, strict=True)]
-            camera.SetFocalPoint(center)
-            camera.SetPosition(position)
-            self._renderer.ResetCameraClippingRange()
+            self._look_at([(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)])
+        modifying = node.StartModify()
+        node.SetBoxVisible(shown[0])
+        node.SetAxisLabelsVisible(shown[1])
+        node.EndModify(modifying)
         self.scheduleRender()
+
+    def _look_at(self, center: list[float]) -> None:
+        """Move the camera so that it looks at a point from the same side."""
+        camera = self._renderer.GetActiveCamera()
+        shift = [c - f for c, f in zip(center, camera.GetFocalPoint(), strict=True)]
+        position = [p + s for p, s in zip(camera.GetPosition(), shift, strict=True)]
+        camera.SetFocalPoint(center)
+        camera.SetPosition(position)
+        self._renderer.ResetCameraClippingRange()
 
     def resetCamera(self, *_: bool) -> None:  # noqa: N802
         """Show everything."""

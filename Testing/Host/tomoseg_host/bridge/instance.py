@@ -113,8 +113,10 @@ class PythonQtInstanceWrapper(metaclass=PythonQtClassWrapper):
         return self
 
     def __del__(self) -> None:
-        if self._peer_ is not None:
-            lifetime.release(self)
+        # When Python ends, modules are emptied before the last wrappers die.
+        release = getattr(lifetime, "release", None)
+        if self._peer_ is not None and release is not None:
+            release(self)
 
     # Python's own look-up comes first; only what it does not find is asked of the API.
 

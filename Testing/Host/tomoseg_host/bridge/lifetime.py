@@ -116,7 +116,12 @@ def hold(item: shiboken6.Object) -> None:
 def release(wrapper: object) -> None:
     """A wrapper dies: delete its object where it is Python's and has no parent."""
     peer = wrapper._peer_
-    if sys.is_finalizing() or not wrapper._owned_ or not isinstance(peer, QtCore.QObject):
+    if (
+        sys is None
+        or sys.is_finalizing()
+        or not wrapper._owned_
+        or not isinstance(peer, QtCore.QObject)
+    ):
         return
     if not pyside.alive(peer):
         return

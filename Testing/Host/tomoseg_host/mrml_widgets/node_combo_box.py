@@ -117,22 +117,31 @@ class NodeComboBox(QtWidgets.QWidget):
     def _is_of_type(self, node: object, type_: str) -> bool:
         return node.IsA(type_) if self.showChildNodeTypes else node.GetClassName() == type_
 
+    def _candidates(self) -> list:
+        """All nodes of the scene that have one of the types, hidden or not."""
+        scene = self._scene
+        if scene is None:
+            return []
+        nodes = (scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes()))
+        types = self.nodeTypes
+        return [node for node in nodes if not types or any(node.IsA(each) for each in types)]
+
     def _list(self) -> None:
         """Read the nodes from the scene and show them; the choice stays where it can."""
-        scene = self._scene
-        nodes = (
-            [] if scene is None else [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
-        )
-        self._nodes = [node for node in nodes if self._accepts(node)]
+        candidates = self._candidates()
+        self._nodes = [node for node in candidates if self._accepts(node)]
         self._node_observers.clear()
-        for node in self._nodes:
-            self._node_observers.add(node, "ModifiedEvent", "_names_changed")
+        for node in candidates:
+            self._node_observers.add(node, "ModifiedEvent", "_node_modified")
         self._fill()
 
-    def _names_changed(self) -> None:
-        if [self._combo.itemText(self._row(node)) for node in self._nodes] != [
-            node.GetName() or "" for node in self._nodes
-        ]:
+    def _node_modified(self) -> None:
+        """A node has another name, or shows or hides itself."""
+        if [node for node in self._candidates() if self._accepts(node)] != self._nodes:
+            self._refresh()
+            return
+        shown = [self._combo.itemText(self._row(node)) for node in self._nodes]
+        if shown != [node.GetName() or "" for node in self._nodes]:
             self._fill()
 
     def _row(self, node: object) -> int:
