@@ -74,10 +74,10 @@ def load_anatomy(name: str, path: Path | None = None) -> Anatomy:
         path: A skull-stripped T1-weighted volume whose background is zero.
 
     Raises:
-        TomoSegError: ``anatomy-not-found``, or the reader's errors.
+        TomoSegError: ``anatomy-not-found``, ``anatomy-unsuitable``, or the reader's errors.
     """
     if path is None:
-        path = _known_path(name)
+        path = anatomy_path(name)
     volume = read_volume(path)
     image = np.asarray(volume.array, dtype=np.float32)
     brain = ndimage.binary_fill_holes(_largest_component(image > 0.05 * image.max()))
@@ -89,7 +89,12 @@ def load_anatomy(name: str, path: Path | None = None) -> Anatomy:
     return Anatomy(name, tissues, detail, volume.geometry)
 
 
-def _known_path(name: str) -> Path:
+def anatomy_path(name: str) -> Path:
+    """The file of a head that is known by name.
+
+    Raises:
+        TomoSegError: ``anatomy-not-found``.
+    """
     if name == "colin27":
         for place in _COLIN_PLACES:
             if place.is_file():
@@ -131,6 +136,12 @@ def _tissue_fractions(
     for _ in range(50):  # k-means in one dimension
         borders = (means[1:] + means[:-1]) / 2
         classes = np.digitize(values, borders)
+        if len(np.unique(classes)) < 3:
+            raise TomoSegError(
+                "anatomy-unsuitable",
+                "CSF, grey and white matter cannot be told apart in the anatomy.",
+                "Give a skull-stripped T1-weighted scan of a head, not a mask.",
+            )
         updated = np.array([values[classes == c].mean() for c in range(3)])
         if np.allclose(updated, means, rtol=1e-4):
             break

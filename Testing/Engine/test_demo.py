@@ -1,0 +1,88 @@
+"""The sample that ships, and the demo that runs on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from TomoSegLib.imaging.io import hash_volume, read_volume
+from TomoSegLib.jobs.result import read_result
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "Resources" / "Samples"
+RECORD = json.loads((SAMPLES / "simulated-flair.json").read_text(encoding="utf-8"))
+
+
+def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "Testing" / "demo.py", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("name", ["simulated-flair.nii.gz", "simulated-flair-mask.nii.gz"])
+def test_the_sample_is_what_its_record_says(name: str) -> None:
+    expected = RECORD["files"][name]
+    assert hashlib.sha256((SAMPLES / name).read_bytes()).hexdigest() == expected["sha256"]
+    assert hash_volume(read_volume(SAMPLES / name)) == expected["voxels_and_grid_sha256"]
+
+
+def test_the_sample_is_a_scan_with_one_lesion_of_known_place() -> None:
+    scan = read_volume(SAMPLES / "simulated-flair.nii.gz")
+    mask = read_volume(SAMPLES / "simulated-flair-mask.nii.gz")
+    assert np.allclose(scan.geometry.affine, mask.geometry.affine)
+    assert scan.array.shape == mask.array.shape
+    assert set(np.unique(mask.array)) == {0, 1}
+    volume_ml = mask.array.sum() * mask.geometry.voxel_volume_ml
+    assert volume_ml == pytest.approx(RECORD["parameters"]["lesion_ml"], abs=0.01)
+    assert 20 <= volume_ml <= 40
+    inside, outside = scan.array[mask.array == 1], scan.array[(mask.array == 0) & (scan.array > 0)]
+    assert np.median(inside) > np.median(outside)  # a lesion of FLAIR is bright
+
+
+def test_the_sample_says_that_it_is_simulated_and_whose_anatomy_it_shows() -> None:
+    assert RECORD["simulated"] is True
+    assert "simulated" in (SAMPLES / "README.md").read_text(encoding="utf-8")
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert "Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre" in notice
+
+
+def test_the_sample_is_in_no_simulated_data_set() -> None:
+    # `tomoseg simulate lesions` numbers its volumes seed * 10^7 + split * 10^6 + number.
+    assert 3_000_000 <= RECORD["parameters"]["seed"] % 10_000_000
+
+
+def test_the_demo_runs_twice_and_says_where_everything_is(tmp_path: Path) -> None:
+    output = tmp_path / "demo folder"
+    (tmp_path / "demo folder").mkdir()
+    (output / "notes.txt").write_text("mine", encoding="utf-8")
+    arguments = ("--model", "tiny-blob", "--directions", "orthogonal", "--output", str(output))
+    first = run_demo(*arguments)
+    assert first.returncode == 0, first.stderr
+    before = read_result(output)
+    again = run_demo(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert read_result(output).files == before.files  # the same bytes
+    assert (output / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+    names = "overlay.png truth.png heatmap.nrrd agreement.nrrd mask.seg.nrrd mask.nii.gz"
+    for name in (*names.split(), "result.json"):
+        assert (output / name).is_file()
+        assert name in again.stdout
+    assert str(output) in again.stdout
+    dice = re.search(r"Dice of the two (\d\.\d\d)", again.stdout)
+    assert dice is not None and 0 <= float(dice[1]) <= 1
+    assert "simulated" in again.stdout.lower()
+
+
+def test_the_demo_fails_plainly_without_its_model(tmp_path: Path) -> None:
+    failed = run_demo("--model", "no-such-model", "--output", str(tmp_path / "demo"))
+    assert failed.returncode == 2
+    assert "[model-unknown]" in failed.stderr
+    assert not (tmp_path / "demo").exists()
