@@ -1,4 +1,4 @@
-"""Fixtures that the engine's tests share: real data where it is at hand, small volumes where not."""
+"""Fixtures that the engine's tests share: real data where it is there, small volumes where not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,3 +84,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: neither ../shared/data nor TOMOSEG_SHARED_DATA is there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def head_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two T1-like heads of 3.5 mm voxels: grey matter around white, CSF within and around."""
+    folder = tmp_path_factory.mktemp("heads")
+    return _write_head(folder / "one.nii.gz", 1.0), _write_head(folder / "two.nii.gz", -1.0)
+
+
+def _write_head(path: Path, fold: float) -> Path:
+    geometry = Geometry.from_parts((44, 54, 46), (3.5, 3.5, 3.5), origin=(-80, -95, -75))
+    k, j, i = np.indices(geometry.shape)
+    x, y, z = np.moveaxis(
+        geometry.index_to_lps(np.stack([i, j, k], axis=-1)) - geometry.center, -1, 0
+    )
+    folds = 0.06 * fold * np.sin(x / 6) * np.sin(y / 7) * np.sin(z / 5)
+    depth = np.sqrt((x / 64) ** 2 + (y / 78) ** 2 + (z / 62) ** 2)
+    image = np.where(depth + folds < 0.8, 110.0, 75.0)
+    image[depth + folds > 0.95] = 30
+    image[np.sqrt((x / 18) ** 2 + (y / 30) ** 2 + (z / 14) ** 2) + folds < 1] = 30
+    image += np.random.default_rng(0).normal(0, 4, image.shape)
+    array = np.where(depth < 1, image.clip(10), 0).astype(np.int16)
+    write_volume(Volume(array, geometry, path.stem), path)
+    return path

@@ -169,8 +169,12 @@ def simulate_lesions(
         seed,
         workers,
     )
-    with _progress() as tell:
-        manifest = simulate_dataset(what, lambda done, total: tell("simulate", done, total, {}))
+    try:
+        with _progress() as tell:
+            manifest = simulate_dataset(what, lambda done, total: tell("simulate", done, total, {}))
+    except KeyboardInterrupt:  # volumes are written whole or not at all
+        print(f"stopped; give the same command again to go on. So far in {output}")
+        return EXIT_INTERRUPTED
     print(f"manifest    {manifest}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -57,11 +58,12 @@ def simulate_dataset(
         Path of ``manifest.csv``.
 
     Raises:
-        TomoSegError: ``anatomy-not-found``, ``simulation-leak``, ``output-exists``.
+        TomoSegError: ``anatomy-not-found``, ``simulation-leak``, ``output-exists``,
+            ``output-unwritable``.
     """
     tell = on_progress or (lambda done, total: None)
     for split in ("val", "test"):
-        if what.counts.get(split) and what.anatomies[split] == what.anatomies["train"]:
+        if what.counts.get(split) and _same_head(what, split, "train"):
             raise TomoSegError(
                 "simulation-leak",
                 f"The {split} volumes would be made from the head that training sees.",
@@ -94,6 +96,14 @@ def simulate_dataset(
     return path
 
 
+def _same_head(what: Simulation, split: Split, other: Split) -> bool:
+    name, other_name = what.anatomies[split], what.anatomies[other]
+    file, other_file = (what.files.get(n) for n in (name, other_name))
+    if name == other_name:
+        return True
+    return file is not None and other_file is not None and file.resolve() == other_file.resolve()
+
+
 @dataclass(frozen=True)
 class _Job:
     id: str
@@ -123,7 +133,14 @@ def _jobs(what: Simulation) -> Iterator[_Job]:
 
 def _claim(what: Simulation) -> None:
     """Mark the folder as this data set's, or refuse it."""
-    what.output.mkdir(parents=True, exist_ok=True)
+    try:
+        what.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TomoSegError(
+            "output-unwritable",
+            f"The folder {what.output} cannot be made: {error.strerror}.",
+            "Choose another --output.",
+        ) from None
     record = {
         "simulated": True,
         "recipe_version": RECIPE_VERSION,
@@ -150,6 +167,7 @@ _files: dict[str, Path] = {}
 
 
 def _start_worker(files: dict[str, Path]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the rest
     torch.set_num_threads(1)
     _files.update(files)
 
