@@ -66,7 +66,7 @@ class Recipe:
     mass_effect: float = 0.5
     mass_effect_mm: Range = (2.0, 9.0)
     rotation_rad: float = 0.35
-    scale: Range = (0.85, 1.15)
+    scale: Range = (0.85, 1.05)
     elastic_mm: Range = (1.0, 5.0)
     grey: Range = (0.95, 1.4)
     csf: Range = (0.05, 0.55)

@@ -194,8 +194,12 @@ def compute_heatmap(
                 )
             responses.append((stack, response.logits.cpu().numpy(), float(response.empty_logit)))
             count = len(responses)
-            if on_preview is not None and count < len(stacks) and count & (count - 1) == 0:
-                on_preview(count, current)
+            if count < len(stacks) and count & (count - 1) == 0:
+                # Looking at the heatmap ends a group of directions that are summed together,
+                # which may change its last digit: so the groups end here, looked at or not.
+                backprojector.flush()
+                if on_preview is not None:
+                    on_preview(count, current)
             seconds += time.perf_counter() - start
 
     start = time.perf_counter()

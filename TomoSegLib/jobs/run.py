@@ -12,7 +12,7 @@ import torch
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.heatmaps.mask import heatmap_to_mask
-from TomoSegLib.heatmaps.pipeline import HeatmapResult, compute_heatmap
+from TomoSegLib.heatmaps.pipeline import HeatmapResult, Preview, compute_heatmap
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.montage import montage
 from TomoSegLib.imaging.preprocessing import ModelInput, prepare
@@ -122,24 +122,18 @@ def _heatmap(
 
 def _preview_writer(
     folder: str | None, target: Geometry, report: Reporter
-) -> Callable[[int, Callable[[], Float32Array]], None]:
-    """Writes the growing heatmap to a file at each doubling of the number of directions.
-
-    To look at the heatmap ends the group of directions that are being summed, which may change
-    the last digit of the result. So it is looked at whether previews are wanted or not: the
-    panel, which wants them, and the command line have to get the same bytes.
-    """
+) -> Preview | None:
+    """Writes the growing heatmap to a file at each doubling of the number of directions."""
+    if folder is None:
+        return None
 
     def write(directions: int, heatmap: Callable[[], Float32Array]) -> None:
         if directions < FIRST_PREVIEW:
             return
-        array = heatmap()
-        if folder is None:
-            return
         path = Path(folder) / f"preview-{directions:04}.nrrd"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_volume(Volume(array, target, "preview"), path)
+            write_volume(Volume(heatmap(), target, "preview"), path)
         except (OSError, TomoSegError) as error:  # the result is not the preview's to endanger
             report.warn("preview-failed", f"The preview {path} cannot be written: {error}")
         else:

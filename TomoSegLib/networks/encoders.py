@@ -52,7 +52,8 @@ class EvidenceEncoder(nn.Module):
 
     .. math:: \text{logit}(x) = b + \frac{t^2}{A} \sum_{r,c} e_{rc}(x)
 
-    with the evidence map :math:`e` a linear function of the features at each position, :math:`t`
+    with the evidence map :math:`e` a function of the features at each position (linear, unless
+    bounded), :math:`t`
     the stride and :math:`A` a fixed reference area. Unlike mean pooling over a slice, the sum does
     not depend on how much empty margin the slice has, and it grows with the area of a finding as
     long as the evidence inside it does not saturate.
@@ -66,6 +67,8 @@ class EvidenceEncoder(nn.Module):
         reference_area: Area A in pixels.
         evidence_dropout: Probability with which each position's evidence is dropped in training,
             so that no part of a finding is left to others: it makes evidence dense inside.
+        evidence_bound: Largest evidence of a position, either way, by a hyperbolic tangent. A
+            finding's rim, which is the easiest to tell, then cannot outshine its inside.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class EvidenceEncoder(nn.Module):
         kernels: Sequence[int] = (3, 3, 3),
         reference_area: float = 256.0,
         evidence_dropout: float = 0.0,
+        evidence_bound: float | None = None,
     ) -> None:
         super().__init__()
         if not len(widths) == len(strides) == len(blocks) == len(kernels) or not widths:
@@ -102,6 +106,7 @@ class EvidenceEncoder(nn.Module):
             self.stride *= stride
         self.scale = self.stride**2 / reference_area
         self.evidence_dropout = evidence_dropout
+        self.evidence_bound = evidence_bound
 
     def features(self, x: Tensor) -> Tensor:
         """``(B, F, h, w)`` features of ``(B, C, H, W)`` slices, ``h = H / stride``."""
@@ -111,6 +116,8 @@ class EvidenceEncoder(nn.Module):
     def class_activation_map(self, features: Tensor) -> Tensor:
         """``(B, h, w)`` evidence; its sum over a slice plus the bias is the logit."""
         evidence: Tensor = self.evidence(features)
+        if self.evidence_bound is not None:
+            evidence = self.evidence_bound * torch.tanh(evidence / self.evidence_bound)
         evidence = F.dropout(evidence, self.evidence_dropout, self.training)
         return evidence[:, 0] * self.scale
 

@@ -129,7 +129,7 @@ class Backprojector:
         self.weight = 0.0
         self._sum = torch.zeros(geometry.shape, device=self.device)
         self._squares = torch.zeros(geometry.shape, device=self.device) if agreement else None
-        # Directions wait in tables until these are full, see add() and _flush(). The buffers are
+        # Directions wait in tables until these are full, see add() and flush(). The buffers are
         # kept: fresh memory of this size costs more than what is computed in it.
         self._table = torch.empty(0, device=self.device)
         self._square_table = torch.empty(0, device=self.device)
@@ -209,7 +209,7 @@ class Backprojector:
         """Room for that many lines in the tables, after making some if need be."""
         voxels = self.geometry.shape[2]
         if self._lines + lines > len(self._table):
-            self._flush()
+            self.flush()
         if lines > len(self._table):
             capacity = max(lines, self._TABLE_BYTES // (4 * voxels))
             self._table = torch.empty((capacity, voxels), device=self.device)
@@ -220,7 +220,7 @@ class Backprojector:
         self._lines += lines
         return slice(self._lines - lines, self._lines)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Add the directions that wait: each row of the grid gets a sum of lines of the table.
 
         A sum of lines of a table is what an embedding bag is: contiguous, vectorised and parallel
@@ -320,12 +320,12 @@ class Backprojector:
 
     def heatmap(self) -> Tensor:
         """``(K, J, I)`` float32: the reconstruction from the directions added so far."""
-        self._flush()
+        self.flush()
         return self._sum * self._scale()
 
     def agreement(self) -> Tensor:
         """``(K, J, I)`` float32 in [0, 1]: how far the directions added so far agree."""
-        self._flush()
+        self.flush()
         if self._squares is None:
             raise ValueError("this backprojector sums no squares")
         result = torch.zeros_like(self._sum)
@@ -337,7 +337,7 @@ class Backprojector:
 
     def preview(self, stride: int = 1) -> npt.NDArray[np.float32]:
         """The heatmap so far as an array, every ``stride``-th voxel along each axis."""
-        self._flush()
+        self.flush()
         part = self._sum[::stride, ::stride, ::stride]
         return np.asarray((part * self._scale()).cpu().numpy())
 
