@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from TomoSegLib.evaluation.prepared import prepare_case
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.card import Method, ModelCard
-from TomoSegLib.models.loading import build_network, load_encoder
+from TomoSegLib.models.loading import LoadedEncoder, build_network, load_encoder
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.tomography.directions import parse_directions
 from TomoSegLib.training.calibration import calibrate
@@ -32,6 +34,10 @@ VALIDATION_DIRECTIONS = "fibonacci:12"
 
 Stage = Literal["read", "train", "calibrate"]
 Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
+
+
+class _Stopped(Exception):
+    """It was asked to stop while reading or calibrating, when nothing is left half done."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +83,35 @@ def train_encoder(
         The model, or None if it was asked to stop.
 
     Raises:
-        TomoSegError: Those of the manifest, of reading, ``template-invalid``,
+        TomoSegError: Those of the manifest, of reading and of `load_encoder`,
+            ``template-invalid``, ``directions-invalid``, ``output-unwritable``,
             ``checkpoint-different``, ``training-diverged`` and others.
     """
-    tell = on_progress or (lambda stage, done, total, figures: None)
     stop = should_stop or (lambda: False)
+
+    def tell(stage: Stage, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if on_progress is not None:
+            on_progress(stage, done, total, figures)
+        if stage != "train" and stop():
+            raise _Stopped
+
+    try:
+        return _trained(what, tell, stop)
+    except _Stopped:
+        return None
+
+
+def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) -> ModelFolder | None:
     if what.threads is not None:
         torch.set_num_threads(what.threads)
     manifest = read_manifest(what.manifest)
     train_cases = manifest.split("train", both_classes=True)
     validation_cases = manifest.split("val", both_classes=True)
+    # What can be wrong is told before hours have been spent.
     card = _draft(what.template)
+    parse_directions(what.directions)
+    _check_network(card)
+    _make_folder(what.output)
 
     device = torch.device(what.device)
     count = len(train_cases) + len(validation_cases)
@@ -110,33 +134,41 @@ def train_encoder(
     try:
         _train(trainer, folder, identity, tell, stop)
     finally:
-        save_checkpoint(trainer, folder, identity)
         draw_curves(trainer.state.history, what.output / "curves.png")
+    # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
+    save_checkpoint(trainer, folder, identity)
     if not trainer.finished:
         return None
 
-    model = _saved(what, card, trainer, manifest, what.output / "uncalibrated")
     positives = [case for case in validation_cases if case.label == 1 and case.mask is not None]
     figures: dict[str, Any] = {"validation_auc": round(trainer.state.best_auc, 4)}
     methods = {}
     if positives:
-        encoder = load_encoder(model, what.device)
+        draft = _saved(what, card, trainer, manifest, what.output / "uncalibrated")
+        encoder = load_encoder(draft, what.device)
+        shutil.rmtree(draft.path, ignore_errors=True)
         prepared = [prepare_case(case, card) for case in positives[: what.calibration_cases]]
-        for index, method in enumerate(METHODS):
-            tell("calibrate", index, len(METHODS), {})
+        supported: tuple[Method, ...] = METHODS if encoder.supports_linear_cam else ("tonno",)
+        total = len(supported) * len(prepared)
+        for index, method in enumerate(supported):
+            before = index * len(prepared)
             chosen = calibrate(
                 prepared,
                 encoder,
-                model.card,
+                draft.card,
                 method,
                 "axial" if method == "cam" else what.directions,
+                partial(_tell_calibrated, tell, before, total),
             )
             methods[method] = chosen.settings
             figures[f"validation_dice_{method}"] = round(chosen.dice, 4)
             figures[f"candidates_{method}"] = chosen.tried
-        tell("calibrate", len(METHODS), len(METHODS), {})
     card = card.model_copy(update={"methods": {**card.methods, **methods}, "metrics": figures})
     return _saved(what, card, trainer, manifest, what.output / "model")
+
+
+def _tell_calibrated(tell: Progress, before: int, total: int, done: int, _cases: int) -> None:
+    tell("calibrate", before + done, total, {})
 
 
 def _train(
@@ -181,6 +213,48 @@ def _draft(template: Mapping[str, Any]) -> ModelCard:
             "Name a class, for example TomoSegLib.networks.encoders.EvidenceEncoder.",
         )
     return card
+
+
+def _check_network(card: ModelCard) -> None:
+    """Whether the network can be built, takes the card's slices and gives one logit a slice."""
+    network = build_network(card.network).eval()
+    layer = None
+    if card.network.features is not None:
+        try:
+            layer = network.get_submodule(card.network.features)
+        except AttributeError:
+            raise TomoSegError(
+                "template-invalid",
+                f"The network has no layer {card.network.features}.",
+                "Correct network.features in the template.",
+            ) from None
+    encoder = LoadedEncoder(network, card, layer)
+    side = card.slices.size or card.slices.multiple * -(-64 // card.slices.multiple)
+    with torch.no_grad():
+        output = network(torch.zeros(2, encoder.channels, side, side))
+    if not isinstance(output, torch.Tensor) or output.numel() != 2:
+        raise TomoSegError(
+            "template-invalid",
+            "The network does not give one logit a slice.",
+            "Correct network.arguments in the template, e.g. out_channels or num_classes to 1.",
+        )
+    if card.method != "tonno" and not encoder.supports_linear_cam:
+        raise TomoSegError(
+            "template-invalid",
+            f"The method {card.method} needs features with a linear head, which the network lacks.",
+            "Name the layer before global pooling as network.features, or use the method tonno.",
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TomoSegError(
+            "output-unwritable",
+            f"The folder {folder} cannot be made: {error.strerror}.",
+            "Choose another --output.",
+        ) from None
 
 
 def _network(card: ModelCard, seed: int) -> torch.nn.Module:

@@ -2,7 +2,7 @@
 
 The paper's setting (Schmidt-Mengin et al., 2024): slices of random orientation, each with the
 label of its volume, binary cross-entropy. Slices of a positive volume that miss the finding are
-label noise; `SliceLoss` offers remedies for it as switches, and the plain setting is the default.
+label noise; `slice_loss` offers remedies for it as switches, and the plain setting is the default.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _local_loss(evidence: Tensor, foreground: Tensor, labels: Tensor) -> Tensor:
         foreground: ``(B, 1, H, W)`` in [0, 1]; positions count as far as they are covered.
         labels: ``(B,)`` float 0 or 1.
     """
-    weight = F.adaptive_avg_pool2d(foreground, list(evidence.shape[-2:]))[:, 0]
+    weight = F.adaptive_avg_pool2d(foreground, (evidence.shape[-2], evidence.shape[-1]))[:, 0]
     losses = F.binary_cross_entropy_with_logits(
         evidence, labels[:, None, None].expand_as(evidence), reduction="none"
     )
@@ -131,7 +131,7 @@ def volume_scores(
     """A score of each volume: the mean of the highest tenth of its slices' logits.
 
     Args:
-        network: Slices ``(B, C, H, W)`` to logits ``(B,)``; in evaluation mode.
+        network: Slices ``(B, C, H, W)`` to logits ``(B,)`` or ``(B, 1)``; in evaluation mode.
         sampler: The volumes.
         directions: ``(D, 3)`` unit normals ``(k, j, i)``.
         per_direction: Slices of each direction, spread over the foreground.
@@ -162,7 +162,7 @@ def volume_scores(
                 columns.repeat_interleave(repeat, 0)[part][None],
                 rows.repeat_interleave(repeat, 0)[part][None],
             )
-            logits.append(network(planes[0]).float())
+            logits.append(network(planes[0]).float().reshape(-1))
         joined = torch.cat(logits)
         scores.append(torch.topk(joined, max(1, len(joined) // 10)).values.mean())
     return torch.stack(scores).cpu()
@@ -302,7 +302,7 @@ class Trainer:
             )
             loss = loss + options.local_weight * local
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self._average()
