@@ -38,8 +38,12 @@ class Property:
 
 @dataclass(frozen=True)
 class Overload:
-    """One callable of a name.  ``kind`` is ``"method"``, ``"static"``, ``"signal"``, or the
-    decorators ``"deco"`` and ``"sdeco"`` (static) that PythonQt itself adds."""
+    """One callable of a name.
+
+    ``kind`` is ``"method"``, ``"slot"`` (Qt's slots are listed without the types that they return),
+    ``"static"``, ``"signal"``, or one of the decorators that PythonQt adds: ``"deco"``, and
+    ``"sdeco"`` for static ones.
+    """
 
     signature: Signature
     kind: str
@@ -69,7 +73,7 @@ _LEVEL = (
     ("meth", "method"),
     ("smeth", "static"),
     ("sig", "signal"),
-    ("slot", "method"),
+    ("slot", "slot"),
     ("inv", "method"),
 )
 

@@ -3,9 +3,9 @@
 from functools import cache
 
 import shiboken6
-from PySide6 import QtCore, QtGui, QtNetwork, QtSvg, QtUiTools, QtWidgets
+from PySide6 import QtCore, QtGui, QtNetwork, QtSvg, QtSvgWidgets, QtUiTools, QtWidgets
 
-_MODULES = (QtCore, QtGui, QtWidgets, QtNetwork, QtSvg, QtUiTools)
+_MODULES = (QtCore, QtGui, QtWidgets, QtNetwork, QtSvg, QtSvgWidgets, QtUiTools)
 
 #: Implementations of ctk, qMRML and qSlicer classes, by facade name; filled by their packages.
 _IMPLEMENTATIONS: dict[str, type] = {}

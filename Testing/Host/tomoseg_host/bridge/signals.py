@@ -200,7 +200,7 @@ def _receiving(info: api.ClassInfo, wanted: str) -> api.Overload | None:
     """The public slot or signal of that signature (defaults written out or left off)."""
     signature = parse_signature(wanted)
     for overload in info.overloads(signature.name):
-        if overload.kind in ("method", "signal") and (
+        if overload.kind in ("method", "slot", "signal") and (
             overload.signature.arguments[: len(signature.arguments)] == signature.arguments
             and overload.signature.accepts(len(signature.arguments))
         ):

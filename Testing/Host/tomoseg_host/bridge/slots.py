@@ -106,7 +106,9 @@ class Slot:
         if _is_wrapper(result) or _is_decorated(chosen):
             returned = result  # PythonQt's own functions give what Python gets
         else:
-            returned = topython.returned(result, signature.returns, chosen.owner)
+            returned = topython.returned(
+                result, signature.returns, chosen.owner, chosen.kind != "slot"
+            )
         if (
             signature.returns is not None
             and _is_wrapper(returned)

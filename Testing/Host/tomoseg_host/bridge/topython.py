@@ -9,13 +9,30 @@ from . import api, enums
 from .signature import Type
 
 
-def returned(value: object, type_: Type | None, scope: str) -> object:
-    """Convert what a call or a property gave; ``type_`` is the type the API declares."""
-    if type_ is None and not scope.startswith("Q"):
-        # A C++ function of ctk or qMRML that the API lists without a type returns nothing.  (The
-        # slots of Qt's classes are listed without their types: those say themselves.)
+def returned(value: object, type_: Type | None, scope: str, typed: bool = True) -> object:
+    """Convert what a call gave.
+
+    Args:
+        value: what PySide6 gave.
+        type_: the type that the API declares; None for nothing.
+        scope: the class whose enums need no prefix.
+        typed: False for Qt's own slots, which the API lists without their types.
+    """
+    if type_ is None and (typed or not scope.startswith("Q")):
         return None
+    if isinstance(value, tuple) and type_ is not None and not _is_container(type_):
+        # PySide6 adds what C++ writes through references; PythonQt gives the result alone.
+        value = value[0]
     return convert(value, type_, scope)
+
+
+def _is_container(type_: Type) -> bool:
+    """Whether values of the type are tuples for Python."""
+    return (
+        type_.item is not None
+        or type_.name.endswith("List")
+        or type_.name.startswith(("QPair", "QList", "QVector", "QSet", "QVariant"))
+    )
 
 
 def convert(value: object, type_: Type | None = None, scope: str = "") -> object:

@@ -37,7 +37,7 @@ class PathLineEdit(QtWidgets.QWidget):
         self._combo.setSizePolicy(policy.Expanding, policy.Fixed)
         self.setSizePolicy(policy.Expanding, policy.Fixed)
         self.setFocusProxy(self._combo)
-        self._valid = True
+        self._valid = False
         self._button.clicked.connect(self.browse)
         self._combo.lineEdit().textChanged.connect(self._text_changed)
 
@@ -140,7 +140,7 @@ class DirectoryButton(QtWidgets.QWidget):
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
-        self._directory = QtCore.QDir.currentPath()
+        self._directory = "."  # what an empty QDir says
         self._button = QtWidgets.QPushButton(self)
         icon = QtWidgets.QStyle.StandardPixmap.SP_DirIcon
         self._button.setIcon(self.style().standardIcon(icon))
@@ -155,7 +155,7 @@ class DirectoryButton(QtWidgets.QWidget):
 
     def setDirectory(self, path: str) -> None:  # noqa: N802
         """Set the folder."""
-        path = QtCore.QDir(path).absolutePath()
+        path = QtCore.QDir(path).path()
         if path != self._directory:
             self._directory = path
             self._show()

@@ -313,8 +313,8 @@ class RangeWidget(QtWidgets.QWidget):
         self.rangeChanged.emit(self._slider.minimum, self._slider.maximum)
 
     def reset(self) -> None:
-        """Zero where the range holds it, and the maximum (as CTK does)."""
-        self.setValues(0.0, self._slider.maximum)
+        """Back to the whole range."""
+        self.setValues(self._slider.minimum, self._slider.maximum)
 
     def setDecimals(self, decimals: int) -> None:  # noqa: N802
         """Set the number of decimals of both spin boxes."""
