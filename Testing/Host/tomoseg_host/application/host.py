@@ -156,6 +156,30 @@ class Host:
             raise OSError(f"could not write {path}")
         return Path(path)
 
+    def use_style(self, dark: bool) -> None:
+        """Show everything in light or dark colours, as the styles of Slicer's settings do."""
+        from PySide6 import QtGui
+
+        role, group = QtGui.QPalette.ColorRole, QtGui.QPalette.ColorGroup
+        self.application.setStyle("Fusion")
+        base, text = ("#232629", "#eff0f1") if dark else ("#ffffff", "#000000")
+        window, button = ("#31363b", "#3b4045") if dark else ("#efefef", "#e6e6e6")
+        palette = QtGui.QPalette(QtGui.QColor(button), QtGui.QColor(window))
+        for each, color in (
+            (role.Base, base),
+            (role.AlternateBase, window),
+            (role.ToolTipBase, base),
+            (role.Highlight, "#308cc6"),
+            (role.HighlightedText, "#ffffff"),
+            (role.Link, "#5cb3ff" if dark else "#0000ee"),
+        ):
+            palette.setColor(each, QtGui.QColor(color))
+        for each in (role.Text, role.WindowText, role.ButtonText, role.ToolTipText):
+            palette.setColor(each, QtGui.QColor(text))
+            palette.setColor(group.Disabled, each, QtGui.QColor("#808488"))
+        self.application.setPalette(palette)
+        self.process()
+
     def stop(self) -> None:
         """Unload scripted modules and close the scene."""
         for name in list(self.modules.modulesNames()):

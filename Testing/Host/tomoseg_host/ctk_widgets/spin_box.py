@@ -91,7 +91,7 @@ class DoubleSpinBox(QtWidgets.QWidget):
     suffix = passed(str, "_spin", "suffix", "setSuffix")
     cleanText = passed(str, "_spin", "cleanText")
     decimals = QtCore.Property(int, _get_decimals, setDecimals, notify=decimalsChanged)
-    decimalsOption = stored_enum(0x01 | 0x08 | 0x10)
+    decimalsOption = stored_enum(0x01 | 0x08)
     minimum = passed(float, "_spin", "minimum", "setMinimum")
     maximum = passed(float, "_spin", "maximum", "setMaximum")
     singleStep = passed(float, "_spin", "singleStep", "setSingleStep")
