@@ -14,7 +14,7 @@ import torch
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.models import folder as model_folder
-from TomoSegLib.models import store, tiny_blob
+from TomoSegLib.models import locations, store, tiny_blob
 from TomoSegLib.models.folder import parse_card, read_model, save_model, verified_bytes
 
 
@@ -62,10 +62,10 @@ def test_shipped_models_are_found_inside_an_installed_package_and_beside_a_sourc
 ) -> None:
     shipped = tmp_path / "root" / beneath
     shipped.mkdir(parents=True)
-    module_file = tmp_path / "root" / "TomoSegLib" / "models" / "store.py"
+    module_file = tmp_path / "root" / "TomoSegLib" / "models" / "locations.py"
     module_file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(store.__file__, module_file)
-    spec = importlib.util.spec_from_file_location("store_elsewhere", module_file)
+    shutil.copy(locations.__file__, module_file)
+    spec = importlib.util.spec_from_file_location("locations_elsewhere", module_file)
     assert spec is not None and spec.loader is not None
     elsewhere = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(elsewhere)

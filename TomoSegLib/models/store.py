@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import os
 import re
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from TomoSegLib.models.folder import (
     save_model,
     verified_bytes,
 )
+from TomoSegLib.models.locations import shipped_models_folder, user_models_folder
 from TomoSegLib.models.zip_members import ZipRefused, checked_members
 
 __all__ = [
@@ -44,41 +44,6 @@ __all__ = [
 ]
 
 MAX_MODEL_BYTES = 4 << 30
-
-
-def shipped_models_folder() -> Path:
-    """The folder of the models that ship.
-
-    An installed wheel and an installed Slicer extension hold it inside the package, at
-    ``TomoSegLib/Resources/Models``; a source tree, installed for development or not, beside the
-    package, at ``Resources/Models``.
-
-    Raises:
-        TomoSegError: ``models-missing`` if neither is there.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for root in (package, package.parent):
-        folder = root / "Resources" / "Models"
-        if folder.is_dir():
-            return folder
-    raise TomoSegError(
-        "models-missing",
-        f"The models that ship with TomoSeg are not in {package / 'Resources' / 'Models'}.",
-        "Install TomoSeg again.",
-    )
-
-
-def user_models_folder() -> Path:
-    """The folder that `import_model` fills: ``TOMOSEG_MODELS``, or the platform's data folder."""
-    if chosen := os.environ.get("TOMOSEG_MODELS"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "TomoSeg" / "Models"
 
 
 def list_models(
