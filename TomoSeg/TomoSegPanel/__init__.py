@@ -1,0 +1,1 @@
+"""The parts of TomoSeg's panel: they know Slicer and Qt, and compute nothing themselves."""

@@ -1,0 +1,97 @@
+"""The section Computing: what there is to compute with, and how to get what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from TomoSegLib.jobs.events import ErrorEvent
+from TomoSegPanel import dependencies
+from TomoSegPanel.section import Section, fillCombo, selectData
+
+
+class ComputingSection(Section):
+    """Shows the devices and chooses one.
+
+    Args:
+        panel: The panel.
+        makeProbe: Makes a `dependencies.Probe`; tests put others in its place.
+        install: Installs what is missing.
+    """
+
+    def __init__(
+        self,
+        panel: Any,
+        makeProbe: Callable[[Callable[[Any], None]], Any] = dependencies.Probe,
+        install: Callable[[], None] = dependencies.install,
+    ) -> None:
+        super().__init__(panel)
+        self.answer: dict[str, Any] | ErrorEvent | None = None
+        self._probe = makeProbe(self._onAnswer)
+        self._install = install
+        self.ui.probeButton.connect("clicked()", self.probe)
+        self.ui.installButton.connect("clicked()", self.install)
+        self.ui.deviceCombo.connect("currentIndexChanged(int)", self._choose)
+        sizes = [(str(2**power), str(2**power)) for power in range(8)]
+        fillCombo(self.ui.batchSizeCombo, [("0", _("Automatic")), *sizes], "0")
+        self.ui.batchSizeCombo.connect("currentIndexChanged(int)", self._chooseBatchSize)
+        self.ui.installButton.setVisible(False)
+
+    @property
+    def problem(self) -> str:
+        """Why no run can be made, as far as is known; "" where nothing speaks against it."""
+        if self.answer is None or dependencies.isReady(self.answer):
+            return ""
+        return _("Python packages are missing: see the section Computing.")
+
+    def probe(self) -> None:
+        """Ask a subprocess what is there."""
+        self.ui.deviceNote.setText(_("Looking for PyTorch and graphics cards…"))
+        self.ui.probeButton.setEnabled(False)
+        self._probe.start()
+
+    def install(self) -> None:
+        """Install what is missing, then look again."""
+        try:
+            self._install()
+        except Exception as error:
+            slicer.util.errorDisplay(
+                _("The Python packages could not be installed."), detailedText=str(error)
+            )
+        self.probe()
+
+    def refresh(self) -> None:
+        """Of `Section`."""
+        devices = [] if self.answer is None else dependencies.usableDevices(self.answer)
+        chosen = self.parameters.device
+        items = [("auto", _("Automatic")), *devices]
+        if chosen not in [name for name, _title in items]:
+            # Saved with the scene on another machine: shown, so that the user sees what is wrong.
+            items.append((chosen, _("{device} (not found here)").format(device=chosen)))
+        fillCombo(self.ui.deviceCombo, items, chosen)
+        selectData(self.ui.batchSizeCombo, str(self.parameters.batchSize))
+
+    def cleanup(self) -> None:
+        """Of `Section`."""
+        self._probe.abandon()
+
+    def _choose(self, index: int) -> None:
+        if self.parameters is not None:
+            self.parameters.device = self.ui.deviceCombo.itemData(index)
+
+    def _chooseBatchSize(self, index: int) -> None:
+        if self.parameters is not None:
+            self.parameters.batchSize = int(self.ui.batchSizeCombo.itemData(index))
+
+    def _onAnswer(self, answer: dict[str, Any] | ErrorEvent) -> None:
+        self.answer = answer
+        ready = dependencies.isReady(answer)
+        self.ui.deviceNote.setText(dependencies.describe(answer))
+        self.ui.probeButton.setEnabled(True)
+        self.ui.installButton.setVisible(not ready)
+        if not ready:
+            self.ui.computingSection.collapsed = False
+        self.panel.refresh()

@@ -1,0 +1,170 @@
+"""Runs and the scene: volumes go in, heatmaps that grow and stay come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from TomoSegLib.jobs.events import Event, ProgressEvent, WarningEvent
+from TomoSegPanel import display
+from TomoSegPanel.job import ChannelData, MapData, Run, RunQueue, RunResult, RunState, Worker
+from TomoSegPanel.parameters import RunSettings
+from TomoSegPanel.provenance import AGREEMENT_ROLE, PARTIAL, writeRecord
+from TomoSegPanel.worker import WorkerProcess
+
+
+class RunListener(Protocol):
+    """Who shows what happens to runs; the nodes are in the scene when it is told."""
+
+    def onRunChanged(self, run: Run) -> None: ...
+
+    def onRunProgress(self, run: Run, event: ProgressEvent) -> None: ...
+
+    def onRunWarning(self, run: Run, event: WarningEvent) -> None: ...
+
+    def onHeatmapChanged(self, run: Run, heatmap: Any, directions: int | None) -> None: ...
+
+
+class SceneRuns:
+    """Starts runs on nodes of the scene and puts what comes back into the scene.
+
+    Args:
+        makeWorker: Makes the worker of a document; tests put others in its place.
+
+    Attributes:
+        listener: Who is told, or None.
+    """
+
+    def __init__(
+        self, makeWorker: Callable[[str, Callable[[Event], None]], Worker] = WorkerProcess
+    ) -> None:
+        self.queue = RunQueue()
+        self.listener: RunListener | None = None
+        self._makeWorker = makeWorker
+
+    def start(
+        self, settings: RunSettings, volumes: Mapping[str, Any], keepPartial: Callable[[], bool]
+    ) -> Run:
+        """Queue a run.
+
+        Args:
+            settings: What to do.
+            volumes: The volume nodes by channel, the first channel first.
+            keepPartial: Asked when the run is cancelled: whether its heatmap so far stays.
+        """
+        first = next(iter(volumes.values()))
+        run = Run(
+            settings,
+            {channel: channelData(node, first) for channel, node in volumes.items()},
+            f"{first.GetName()}, {settings.card.title}",
+            self,
+            slicer.app.temporaryPath,
+            self._makeWorker,
+        )
+        run.context["volumes"] = {channel: node.GetID() for channel, node in volumes.items()}
+        run.context["keepPartial"] = keepPartial
+        self.queue.add(run)
+        return run
+
+    def heatmapOf(self, run: Run) -> Any:
+        """The heatmap of a run as far as it has come, or None."""
+        nodeId = run.context.get("heatmap")
+        return slicer.mrmlScene.GetNodeByID(nodeId) if nodeId else None
+
+    def onStateChanged(self, run: Run) -> None:
+        """Of `RunObserver`."""
+        if run.state in (RunState.CANCELLED, RunState.FAILED):
+            heatmap = self.heatmapOf(run)
+            if heatmap is not None and not run.context["keepPartial"]():
+                slicer.mrmlScene.RemoveNode(heatmap)
+        if self.listener is not None:
+            self.listener.onRunChanged(run)
+        if run.state.isOver:
+            self.queue.advance()
+
+    def onProgress(self, run: Run, event: ProgressEvent) -> None:
+        """Of `RunObserver`."""
+        if self.listener is not None:
+            self.listener.onRunProgress(run, event)
+
+    def onWarning(self, run: Run, event: WarningEvent) -> None:
+        """Of `RunObserver`."""
+        if self.listener is not None:
+            self.listener.onRunWarning(run, event)
+
+    def onPreview(self, run: Run, heatmap: MapData, directions: int) -> None:
+        """Of `RunObserver`: show the heatmap of the directions so far."""
+        node = self._showHeatmap(run, heatmap)
+        if node is None:
+            run.cancel()
+            return
+        node.SetAttribute(PARTIAL, str(directions))
+        if self.listener is not None:
+            self.listener.onHeatmapChanged(run, node, directions)
+
+    def onResult(self, run: Run, result: RunResult) -> None:
+        """Of `RunObserver`: the heatmap, its agreement map and where they come from."""
+        node = self._showHeatmap(run, result.heatmap)
+        if node is None:
+            return
+        agreement = display.newMapNode(
+            _("{heatmap} agreement").format(heatmap=node.GetName()), "agreement"
+        )
+        display.showArray(agreement, result.agreement.array, node)
+        display.setRange(agreement, 0.0, 1.0)
+        node.SetNodeReferenceID(AGREEMENT_ROLE, agreement.GetID())
+        volumes = {c: slicer.mrmlScene.GetNodeByID(i) for c, i in run.context["volumes"].items()}
+        writeRecord(node, result.record, {c: v for c, v in volumes.items() if v is not None})
+        _placeBeside(next(iter(volumes.values())), [node, agreement])
+        if self.listener is not None:
+            self.listener.onHeatmapChanged(run, node, None)
+
+    def _showHeatmap(self, run: Run, heatmap: MapData) -> Any:
+        """The run's heatmap node with new voxels; None if its volume is gone or has changed."""
+        volume = slicer.mrmlScene.GetNodeByID(next(iter(run.context["volumes"].values())))
+        image = volume.GetImageData() if volume is not None else None
+        if image is None or tuple(reversed(image.GetDimensions())) != heatmap.array.shape:
+            return None
+        node = self.heatmapOf(run)
+        if node is None:
+            node = display.newMapNode(
+                _("{volume} heatmap").format(volume=volume.GetName()), "heatmap"
+            )
+            run.context["heatmap"] = node.GetID()
+        display.showArray(node, heatmap.array, volume)
+        display.setRange(node, 0.0, heatmap.maximum, 0.25 * heatmap.maximum)
+        return node
+
+
+def channelData(node: Any, first: Any) -> ChannelData:
+    """A volume as it goes to the worker, in the space of the first volume.
+
+    A transform that both are under moves both alike and is left out, the heatmap will be under it
+    too; where their transforms differ, the matrix takes the difference.
+    """
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    ijkToRas = slicer.util.arrayFromVTKMatrix(matrix)
+    if node.GetParentTransformNode() is not first.GetParentTransformNode():
+        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
+            node.GetParentTransformNode(), first.GetParentTransformNode(), matrix
+        )
+        ijkToRas = slicer.util.arrayFromVTKMatrix(matrix) @ ijkToRas
+    return ChannelData(slicer.util.arrayFromVolume(node), np.array(ijkToRas))
+
+
+def _placeBeside(volume: Any, nodes: list[Any]) -> None:
+    """Put nodes where a volume is in the subject hierarchy."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(volume) if hierarchy is not None and volume else 0
+    if not item:
+        return
+    for node in nodes:
+        own = hierarchy.GetItemByDataNode(node)
+        if own:
+            hierarchy.SetItemParent(own, hierarchy.GetItemParent(item))

@@ -1,0 +1,112 @@
+"""Volumes on their way to the worker and back, as NRRD files.
+
+Slicer's own readers and writers would do, but they work in the main thread and stop the user
+interface for seconds. These need nothing but NumPy and the standard library, and work in any
+thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+_TYPES = {
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "uint32": "unsigned int",
+    "int64": "long long int",
+    "uint64": "unsigned long long int",
+    "float32": "float",
+    "float64": "double",
+}
+_PIECE = 8 << 20
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def writeNrrd(path: str | Path, array: np.ndarray, ijkToRas: np.ndarray) -> None:
+    """Write a volume, uncompressed.
+
+    Args:
+        path: The file.
+        array: Voxels ``[k, j, i]``.
+        ijkToRas: 4 x 4 matrix from voxel ``(i, j, k)`` to millimetres in RAS.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: NRRD has no such type of voxel.
+    """
+    array = np.ascontiguousarray(array)
+    if array.dtype.name not in _TYPES:
+        raise ValueError(f"voxels of type {array.dtype} cannot be written")
+    ijkToLps = _RAS_TO_LPS @ ijkToRas
+    vectors = " ".join(_vector(ijkToLps[:3, axis]) for axis in range(3))
+    header = (
+        "NRRD0004\n"
+        f"type: {_TYPES[array.dtype.name]}\n"
+        "dimension: 3\n"
+        "space: left-posterior-superior\n"
+        f"sizes: {' '.join(str(size) for size in reversed(array.shape))}\n"
+        f"space directions: {vectors}\n"
+        "kinds: domain domain domain\n"
+        f"endian: {sys.byteorder}\n"
+        "encoding: raw\n"
+        f"space origin: {_vector(ijkToLps[:3, 3])}\n\n"
+    )
+    with open(path, "wb") as file:
+        file.write(header.encode("ascii"))
+        data = memoryview(array).cast("B")
+        for start in range(0, len(data), _PIECE):
+            file.write(data[start : start + _PIECE])
+
+
+def readNrrd(path: str | Path) -> np.ndarray:
+    """Read the voxels ``[k, j, i]`` of a file that the worker has written.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not what the worker writes.
+    """
+    with open(path, "rb") as file:
+        if not file.readline().startswith(b"NRRD"):
+            raise ValueError(f"{path} is no NRRD file")
+        fields = {}
+        while line := file.readline().strip():
+            key, separator, value = line.decode("utf-8").partition(": ")
+            if separator:
+                fields[key] = value
+        names = {name: dtype for dtype, name in _TYPES.items()}
+        if fields.get("type") not in names or fields.get("dimension") != "3":
+            raise ValueError(f"{path} holds no volume that can be read here")
+        order = ">" if fields.get("endian") == "big" else "<"
+        dtype = np.dtype(names[fields["type"]]).newbyteorder(order)
+        shape = tuple(int(size) for size in reversed(fields["sizes"].split()))
+        array = np.empty(shape, dtype)
+        room, position = memoryview(array).cast("B"), 0
+        unpack = _unpacker(fields.get("encoding", ""), path)
+        while piece := file.read(_PIECE):
+            data = unpack(piece)
+            if position + len(data) > len(room):
+                raise ValueError(f"{path} is longer than its header says")
+            room[position : position + len(data)] = data
+            position += len(data)
+    if position != len(room):
+        raise ValueError(f"{path} is cut off")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _unpacker(encoding: str, path: str | Path):
+    if encoding == "raw":
+        return lambda piece: piece
+    if encoding in ("gzip", "gz"):
+        return zlib.decompressobj(wbits=31).decompress
+    raise ValueError(f"{path} has the encoding {encoding!r}, which is not read here")
+
+
+def _vector(values: np.ndarray) -> str:
+    return "(" + ",".join(repr(float(value)) for value in values) + ")"
