@@ -238,6 +238,30 @@ def test_the_form_has_its_widgets_properties_and_connections(probe, capsys):
     assert not hasattr(ui, "noSuch")
 
 
+def test_a_collapsed_section_hides_what_comes_into_it(scene, tmp_path):
+    form = FORM.replace(
+        '<property name="text"><string>Inputs</string></property>',
+        '<property name="collapsed"><bool>true</bool></property>',
+    )
+    path = tmp_path / "collapsed.ui"
+    path.write_text(form, encoding="utf-8")
+    widget = slicer.util.loadUI(str(path))
+    ui = slicer.util.childWidgetVariables(widget)
+    widget.show()
+    host.process(0.05)
+    assert ui.inputs.collapsed and not ui.count.isVisible()
+    # Widgets of Qt itself keep their classes there.
+    assert type(ui.count) is qt.QSpinBox and ui.count.setMinimum(2) is None
+    ui.inputs.collapsed = False
+    assert ui.count.isVisible()
+    ui.label.hide()
+    ui.inputs.collapsed = True
+    assert not ui.count.isVisible()
+    ui.inputs.collapsed = False
+    assert ui.count.isVisible() and not ui.label.isVisible()
+    widget.close()
+
+
 def test_a_missing_form_is_an_error():
     with pytest.raises(RuntimeError):
         slicer.util.loadUI("/nowhere/at/all.ui")

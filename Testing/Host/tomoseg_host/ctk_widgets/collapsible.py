@@ -9,11 +9,18 @@ _ALIGN = QtCore.Qt.AlignmentFlag
 _LEFT = (_ALIGN.AlignLeft | _ALIGN.AlignVCenter).value
 
 
+def _told_to_hide(widget: QtWidgets.QWidget) -> bool:
+    """Whether the widget was hidden on purpose (one that was never shown counts as hidden too)."""
+    return widget.isHidden() and widget.testAttribute(
+        QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide
+    )
+
+
 def _fold(widget: QtWidgets.QWidget, collapsed: bool, hidden: list) -> None:
     """Hide the children that are shown, or show again those that were hidden so."""
     children = [each for each in widget.children() if isinstance(each, QtWidgets.QWidget)]
     if collapsed:
-        hidden[:] = [each for each in children if not each.isHidden()]
+        hidden[:] = [each for each in children if not _told_to_hide(each)]
         for each in hidden:
             each.hide()
     else:
@@ -59,14 +66,19 @@ class CollapsibleButton(QtWidgets.QAbstractButton):
     def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
         """A child that comes while collapsed is hidden, and shown when unfolded."""
         super().childEvent(event)
-        child = event.child()
-        if event.added() and self._collapsed and isinstance(child, QtWidgets.QWidget):
-            self._hidden.append(child)
-            QtCore.QTimer.singleShot(0, child, child.hide)
+        # The child is still being constructed: asking for it now would give it a wrapper of the
+        # wrong class for good, so it is looked for later.
+        if event.added() and self._collapsed:
+            QtCore.QTimer.singleShot(0, self, self._hide_late_children)
 
-    def setVisible(self, visible: bool) -> None:  # noqa: N802
-        """Children of a collapsed button stay hidden."""
-        super().setVisible(visible)
+    def _hide_late_children(self) -> None:
+        if not self._collapsed:
+            return
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget) and not _told_to_hide(child):
+                child.hide()
+                if child not in self._hidden:
+                    self._hidden.append(child)
 
     def sizeHint(self) -> QtCore.QSize:  # noqa: N802
         """The header, and the contents where they are shown."""
