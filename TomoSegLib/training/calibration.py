@@ -26,6 +26,9 @@ Float32Array = npt.NDArray[np.float32]
 
 ORDERS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 CUTOFFS = (0.3, 0.6, 1.0)
+TOMOGRAPHIC = ((0.25, 1.0), (0.5, 0.6), (1.0, 0.6))
+"""Candidates for Tomographic CAM, for each of which all slices are encoded again."""
+
 LEVELS = 200
 """Number of thresholds tried between the lowest and the highest that make sense."""
 
@@ -151,7 +154,7 @@ def _candidates(
             base.model_copy(update={"filter_order": order, "cutoff": cutoff})
             for order in ORDERS
             for cutoff in CUTOFFS
-            if method == "tonno" or (cutoff == CUTOFFS[1] and 0 < order < 2)
+            if method == "tonno" or (order, cutoff) in TOMOGRAPHIC
         ]
     grid = case.model_input.geometry
     first = compute_heatmap(case.model_input, encoder, card, method, candidates[0], target=grid)

@@ -293,10 +293,12 @@ def _side_for(volumes: Sequence[LabelledVolume], card: ModelCard) -> int:
 
 
 def _identity(what: EncoderTraining, manifest: Manifest) -> dict[str, Any]:
+    network = what.template["network"]
     rows = [[c.id, c.label, c.split, *map(str, c.paths.values())] for c in manifest.cases]
     return {
         "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        "network": what.template.get("network"),
+        # Names of files and layers change nothing about training.
+        "network": {k: network.get(k) for k in ("target", "arguments", "output")},
         "preprocessing": what.template.get("preprocessing"),
         "slices": what.template.get("slices"),
         "options": what.options.as_dict(),

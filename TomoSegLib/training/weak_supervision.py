@@ -47,6 +47,9 @@ class TrainingOptions:
             an evidence map (`EvidenceEncoder`); 0 is the paper's plain setting.
         validate_every: Steps between validations.
         patience: Validations without a better AUC after which training stops.
+        tolerance: Differences of the AUC that count as a tie. With n volumes of each class its
+            standard error is about sqrt(AUC (1 - AUC) / n): smaller differences say nothing, and
+            of tied states the longer trained one is kept.
         average: Decay of the exponential moving average of the weights that is validated and
             kept; 0 switches it off.
         seed: Everything random follows from it.
@@ -63,6 +66,7 @@ class TrainingOptions:
     local_weight: float = 0.0
     validate_every: int = 200
     patience: int = 10
+    tolerance: float = 0.02
     average: float = 0.99
     seed: int = 0
 
@@ -184,7 +188,7 @@ class TrainingState:
     Attributes:
         step: Steps done.
         best_auc: Highest AUC of the validation volumes so far.
-        best_step: When it was reached.
+        best_step: Step of the state that is kept.
         validations_without_gain: Validations since it last rose.
         history: One entry a validation: step, mean training loss since the last one, AUC.
     """
@@ -321,7 +325,7 @@ class Trainer:
                 self.averaged[name].copy_(value)
 
     def _validate(self) -> None:
-        state = self.state
+        state, options = self.state, self.options
         loss = float(torch.stack(self.pending_losses).mean())
         self.pending_losses.clear()
         if not math.isfinite(loss):
@@ -339,16 +343,14 @@ class Trainer:
         self.network.load_state_dict(current)
         auc = area_under_curve(scores, self.validation_sampler.labels)
         state.history.append({"step": state.step, "loss": loss, "auc": auc})
-        # A tie is a gain: of two states with the same AUC the longer trained one is kept.
-        if auc >= state.best_auc:
-            if auc > state.best_auc:
-                state.validations_without_gain = 0
-            else:
-                state.validations_without_gain += 1
-            state.best_auc, state.best_step = auc, state.step
-            self.best = {k: v.clone() for k, v in self.averaged.items()}
+        if auc > state.best_auc:
+            state.best_auc, state.validations_without_gain = auc, 0
         else:
             state.validations_without_gain += 1
+        # Within the tolerance it is a tie, and the longer trained state is kept.
+        if auc >= state.best_auc - options.tolerance:
+            state.best_step = state.step
+            self.best = {k: v.clone() for k, v in self.averaged.items()}
 
     def run(
         self,
