@@ -40,6 +40,8 @@ _COLORS = {
 }
 _TABLE_SIZE = 256
 _COLOR_TAG = "TomoSeg.Colors"
+MAP = "TomoSeg.Map"
+"""Attribute of the volumes that are maps: ``heatmap`` or ``agreement``."""
 
 
 def showArray(node: Any, array: np.ndarray, like: Any) -> None:
@@ -74,7 +76,11 @@ def newMapNode(name: str, kind: str) -> Any:
         kind: ``heatmap`` or ``agreement``.
     """
     scene = slicer.mrmlScene
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))
+    node = scene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
+    node.UnRegister(None)
+    node.SetName(scene.GenerateUniqueName(name))
+    node.SetAttribute(MAP, kind)  # selectors choose by it when the node comes into the scene
+    scene.AddNode(node)
     # Made by hand: the default would measure the window anew at each preview.
     display = scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
     display.AutoWindowLevelOff()
@@ -146,9 +152,16 @@ class Overlay:
     def __init__(self) -> None:
         self._before: dict[str, tuple[str | None, float]] = {}
         self._legendId: str | None = None
+        self._shown: tuple[str, float] | None = None
 
     def show(self, node: Any, opacity: float) -> None:
-        """Show a map over whatever volume the slice views show."""
+        """Show a map over whatever volume the slice views show.
+
+        What is shown already is left alone, for the user may have chosen another foreground since.
+        """
+        if self._shown == (node.GetID(), opacity):
+            return
+        self._shown = (node.GetID(), opacity)
         for composite in _compositeNodes():
             self._before.setdefault(
                 composite.GetID(),
@@ -169,6 +182,7 @@ class Overlay:
                 composite.SetForegroundVolumeID(volume)
                 composite.SetForegroundOpacity(opacity)
         self._before.clear()
+        self._shown = None
         self.hideLegend()
 
     def showLegend(self, node: Any, title: str) -> None:
@@ -190,7 +204,7 @@ class Overlay:
     def forget(self) -> None:
         """The scene was closed: there is nothing to give back."""
         self._before.clear()
-        self._legendId = None
+        self._legendId = self._shown = None
 
 
 def jumpTo(node: Any, ras: np.ndarray) -> None:

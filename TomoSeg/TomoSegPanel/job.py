@@ -298,14 +298,10 @@ class RunQueue:
 
     def advance(self) -> None:
         """Start the next run if none is under way; to be called when a run has ended."""
-        if self.current is not None and not self.current.state.isOver:
-            return
-        self.current = None
-        while self.waiting and self.current is None:
+        # A run that fails at once calls back from within its start.
+        while self.waiting and (self.current is None or self.current.state.isOver):
             self.current = self.waiting.pop(0)
             self.current.start()
-            if self.current.state.isOver:
-                self.current = None
 
     def cancelAll(self) -> None:
         """Cancel what runs, and what waits."""

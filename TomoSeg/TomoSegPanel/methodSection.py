@@ -29,7 +29,7 @@ class MethodSection(Section):
         super().__init__(panel)
         self._display = DirectionsDisplay()
         self._background = Background()
-        self._pending: str | None = None
+        self._estimated: tuple[Any, ...] | None = None
         self._shown: tuple[str, str] | None = None
         ui = self.ui
         fillCombo(
@@ -89,7 +89,7 @@ class MethodSection(Section):
     def sceneClosed(self) -> None:
         """Of `Section`."""
         self._display.forget()
-        self._shown = None
+        self._shown = self._estimated = None
         self.ui.showDirectionsCheckBox.setChecked(False)
 
     def hidden(self) -> None:
@@ -133,10 +133,18 @@ class MethodSection(Section):
         volume, card = self.parameters.inputVolume, self.panel.card
         if volume is None or volume.GetImageData() is None or card is None:
             self.ui.estimateNote.setText("")
+            self._estimated = None
             return
+        directions = RunSettings.of(self.parameters, card).usedDirections
+        device = self.parameters.device
+        speed = measuredSecondsPerSlice(card.name, device)
+        wanted = (volume.GetID(), volume.GetMTime(), card.name, directions, device, speed)
+        if wanted == self._estimated:
+            return
+        self._estimated = wanted
 
         def show(text: str, vectors: np.ndarray) -> None:
-            if self.parameters.inputVolume is not volume or self.panel.card is not card:
+            if self._estimated != wanted:  # another is under way
                 return
             facts = volumeFacts(volume)
             matrix = vtk.vtkMatrix4x4()
@@ -150,7 +158,11 @@ class MethodSection(Section):
         text = _(
             "At most {slices} slices in {directions} directions; about {memory} MB of memory "
             "besides PyTorch and the network."
-        ).format(slices=slices, directions=directions, memory=round(memoryMb(facts, card), -1))
+        ).format(
+            slices=slices,
+            directions=directions,
+            memory=max(10, 10 * round(memoryMb(facts, card) / 10)),
+        )
         perSlice = measuredSecondsPerSlice(card.name, self.parameters.device)
         if perSlice is None:
             return text + " " + _("How long that takes here is known after the first run.")

@@ -32,6 +32,7 @@ class ResultSection(Section):
         super().__init__(panel)
         self._overlay = display.Overlay()
         self._shownPeaks: str | None = None
+        self.ui.heatmapSelector.addAttribute("vtkMRMLScalarVolumeNode", display.MAP, "heatmap")
         fillCombo(
             self.ui.mapCombo,
             [
