@@ -6,7 +6,8 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := install
-.PHONY: install test lint typecheck format demo clean
+# make conformance CASES=FILE   how the stand-in for 3D Slicer behaves, case by case
+.PHONY: install test conformance lint typecheck format demo clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +43,11 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 test: lint typecheck
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 	@echo "make test: style, types and tests passed"
+
+# How the stand-in for 3D Slicer agrees with what was measured on the real one.
+CASES ?= Testing/Host/cases/measured.json
+conformance: install
+	QT_QPA_PLATFORM=offscreen $(BIN)/python Testing/Host/conformance.py $(CASES)
 
 lint: install
 	$(BIN)/ruff check
