@@ -39,6 +39,7 @@ _COLORS = {
     ),
 }
 _TABLE_SIZE = 256
+_LEGEND_FONT = 14
 _COLOR_TAG = "TomoSeg.Colors"
 MAP = "TomoSeg.Map"
 """Attribute of the volumes that are maps: ``heatmap`` or ``agreement``."""
@@ -190,6 +191,9 @@ class Overlay:
         legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
         self.hideLegend(but=legend.GetID())
         legend.SetTitleText(title)
+        legend.GetTitleTextProperty().SetFontSize(_LEGEND_FONT)
+        legend.GetLabelTextProperty().SetFontSize(_LEGEND_FONT)
+        legend.SetSize(0.1, 0.35)
         legend.SetVisibility(True)
         self._legendId = legend.GetID()
 
