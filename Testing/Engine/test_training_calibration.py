@@ -73,8 +73,8 @@ def test_a_linear_response_calls_for_the_exact_inverse(
         (order, cutoff) for order in ORDERS for cutoff in CUTOFFS
     }
     by_order = [max(t["dice"] for t in chosen.tried if t["filter_order"] == o) for o in ORDERS]
-    assert by_order[4] == max(by_order) == round(chosen.dice, 4)
-    assert by_order[0] < by_order[4] - 0.01
+    assert by_order == sorted(by_order)  # the closer to the inverse, the better
+    assert by_order[0] + 0.03 < by_order[-1] == round(chosen.dice, 4)
 
 
 def test_the_dice_is_that_of_a_mask_made_with_the_chosen_settings(

@@ -159,6 +159,18 @@ def test_of_equal_validations_the_latest_is_kept_but_patience_goes_on(
     assert (found.state.step, found.state.best_step) == (4, 4)
 
 
+def test_a_difference_within_the_tolerance_is_a_tie_that_does_not_drift(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aucs(monkeypatch, [0.90, 0.95, 0.935, 0.92, 0.90])
+    options = replace(OPTIONS, steps=100, validate_every=1, patience=3, tolerance=0.02)
+    found = trainer(options)
+    found.run()
+    # 0.935 ties with 0.95 and was trained longer; 0.92 ties with 0.935 but not with the highest.
+    assert (found.state.step, found.state.best_step, found.state.best_auc) == (5, 3, 0.95)
+    assert found.state.kept_auc == 0.935  # what the model's card may claim
+
+
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     found = trainer(replace(OPTIONS, steps=100, learning_rate=1.0))
     rates = [found.learning_rate(step) for step in range(101)]

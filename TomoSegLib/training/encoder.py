@@ -141,7 +141,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
         return None
 
     positives = [case for case in validation_cases if case.label == 1 and case.mask is not None]
-    figures: dict[str, Any] = {"validation_auc": round(trainer.state.best_auc, 4)}
+    figures: dict[str, Any] = {"validation_auc": round(trainer.state.kept_auc, 4)}
     methods = {}
     if positives:
         draft = _saved(what, card, trainer, manifest, what.output / "uncalibrated")

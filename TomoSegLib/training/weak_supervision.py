@@ -199,6 +199,11 @@ class TrainingState:
     validations_without_gain: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def kept_auc(self) -> float:
+        """AUC of the state that is kept: up to the tolerance below the highest."""
+        return next(entry["auc"] for entry in self.history if entry["step"] == self.best_step)
+
 
 class Trainer:
     """Trains an encoder on sampled slices, step by step.
