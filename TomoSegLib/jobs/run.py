@@ -120,9 +120,7 @@ def _heatmap(
         )
 
 
-def _preview_writer(
-    folder: str | None, target: Geometry, report: Reporter
-) -> Preview | None:
+def _preview_writer(folder: str | None, target: Geometry, report: Reporter) -> Preview | None:
     """Writes the growing heatmap to a file at each doubling of the number of directions."""
     if folder is None:
         return None
