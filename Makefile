@@ -41,7 +41,10 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installed: $(BIN)/tomoseg"
 
 test: lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS) Testing/Engine
+	# In processes of their own: Qt and VTK must not meet torch, which Slicer never loads either.
+	OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -n $(TEST_PROCESSES) \
+	    --dist loadfile $(PYTEST_ARGS) Testing/Panel
 	@echo "make test: style, types and tests passed"
 
 # How the stand-in for 3D Slicer agrees with what was measured on the real one.
