@@ -17,6 +17,8 @@ from TomoSegLib.models import folder as model_folder
 from TomoSegLib.models import locations, store, tiny_blob
 from TomoSegLib.models.folder import parse_card, read_model, save_model, verified_bytes
 
+SHIPPED = sorted(path.parent.name for path in store.shipped_models_folder().glob("*/card.json"))
+
 
 @pytest.fixture(autouse=True)
 def user_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -98,7 +100,7 @@ def test_a_model_is_found_by_name_by_folder_and_by_card(user_store: Path) -> Non
 def test_a_users_model_never_takes_the_place_of_a_shipped_one(user_store: Path) -> None:
     make_model(user_store / "tiny-blob", title="An impostor")
     assert store.find_model("tiny-blob").origin == "shipped"
-    assert [m.name for m in store.list_models()] == ["tiny-blob"]
+    assert [m.name for m in store.list_models()] == SHIPPED
 
 
 def test_a_broken_model_is_reported_and_does_not_hide_the_others(user_store: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_broken_model_is_reported_and_does_not_hide_the_others(user_store: Pat
     (user_store / "bad" / "card.json").write_text("{", encoding="utf-8")
     broken: list[tuple[str, str]] = []
     models = store.list_models(lambda path, error: broken.append((path.name, error.code)))
-    assert [m.name for m in models] == ["tiny-blob", "good"]
+    assert [m.name for m in models] == [*SHIPPED, "good"]
     assert broken == [("bad", "model-card-invalid")]
     assert code_of(store.find_model, "bad") == "model-card-invalid"
 
