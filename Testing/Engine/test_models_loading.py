@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +234,20 @@ def test_a_class_that_would_fetch_weights_is_built_without_them(
         }
     )
     assert isinstance(build_network(card.network), nn.Module)
+
+
+def test_a_run_does_not_import_torchs_compiler() -> None:
+    """It takes as long to import as the rest of torch, and nothing is ever compiled."""
+    code = (
+        "import sys, torch\n"
+        "from TomoSegLib.jobs import run\n"
+        "from TomoSegLib.jobs.document import RunJob\n"
+        "from TomoSegLib.models.card import Network\n"
+        "from TomoSegLib.models.loading import build_network\n"
+        "run._make_reproducible(RunJob(input='a', model='b', output='c'))\n"
+        "assert torch.are_deterministic_algorithms_enabled()\n"
+        "build_network(Network(target='TomoSegLib.networks.encoders.EvidenceEncoder'))\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -14,12 +14,13 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.models.archives import load_exported, load_torchscript
@@ -406,7 +407,7 @@ def _check_size(
 ) -> None:
     """Refuse a network that is larger than any file of weights, before memory is taken for it."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialisation():
             network = network_class(**arguments)
     except Exception:
         # Some classes cannot be built without memory; wrong arguments show when it is built.
@@ -414,6 +415,29 @@ def _check_size(
     size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     if size > MAX_FILE_BYTES:
         raise _bad_arguments(spec, f"its weights would take {size} bytes")
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Leaves parameters as they are allocated.
+
+    There is nothing to fill on the device ``meta``, and to fill it with normal noise would import
+    torch's compiler, which takes 1.5 s.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if (
+            func in (Tensor.normal_, Tensor.uniform_)
+            or getattr(func, "__module__", "") == "torch.nn.init"
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _bad_arguments(spec: Network, reason: str) -> TomoSegError:
