@@ -166,7 +166,8 @@ def montage(
     text = f"{volume.name}: grey {low:.4g} to {high:.4g}; the patient's right is at the left"
     _draw_legend(figure, color_image, mask is not None, threshold, text)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, facecolor="black")
+        # Twice as fast as the default level, and hardly larger.
+        figure.savefig(temporary, dpi=_DPI, facecolor="black", pil_kwargs={"compress_level": 2})
 
 
 def display_grid(volume: Volume) -> Geometry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -67,23 +68,21 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
         heatmap_figures = provenance.measure_heatmap(heatmap, inside, image.geometry)
         mask_figures = provenance.measure_mask(mask, threshold, image.geometry)
 
-    with report.stage("write", 5) as written:
-        write_volume(image.with_array(heatmap, "heatmap"), results / "heatmap.nrrd")
-        written(1, 5)
-        write_volume(image.with_array(agreement, "agreement"), results / "agreement.nrrd")
-        written(2, 5)
-        write_segmentation(results / "mask.seg.nrrd", mask, image.geometry, card.labels, image.name)
-        write_volume(image.with_array(mask, "mask"), results / "mask.nii.gz")
-        written(3, 5)
-        montage(
-            image,
-            heatmap,
-            mask,
-            results / "overlay.png",
-            title=f"{image.name}   {card.title}",
-            footer=_footer(job, card, threshold),
-        )
-        written(4, 5)
+    def draw() -> None:
+        title = f"{image.name}   {card.title}"
+        footer = _footer(job, card, threshold)
+        montage(image, heatmap, mask, results / "overlay.png", title=title, footer=footer)
+
+    _write_all(
+        report,
+        draw,
+        lambda: write_volume(image.with_array(heatmap, "heatmap"), results / "heatmap.nrrd"),
+        lambda: write_volume(image.with_array(agreement, "agreement"), results / "agreement.nrrd"),
+        lambda: write_segmentation(
+            results / "mask.seg.nrrd", mask, image.geometry, card.labels, image.name
+        ),
+        lambda: write_volume(image.with_array(mask, "mask"), results / "mask.nii.gz"),
+    )
     provenance.write_result(
         results,
         inputs=inputs,
@@ -93,6 +92,14 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
         timings_s=report.timings,
         warnings=report.warnings,
     )
+
+
+def _write_all(report: Reporter, *writers: Callable[[], None]) -> None:
+    """Run each; compressing and drawing take about as long, so two at a time."""
+    with report.stage("write", len(writers)) as written, ThreadPoolExecutor(2) as pool:
+        for count, done in enumerate(as_completed([pool.submit(w) for w in writers]), 1):
+            done.result()
+            written(count, len(writers))
 
 
 def _heatmap(

@@ -21,6 +21,7 @@ from TomoSegLib.jobs.worker import describe_failure
 def main(results: str) -> int:
     """Read the document from stdin, do the job, report, and return the exit status."""
     processes.die_with_parent()
+    processes.keep_freed_memory()
     faulthandler.enable()
     # Ctrl-C and a scheduler's SIGTERM reach the whole group; the worker decides what follows.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
