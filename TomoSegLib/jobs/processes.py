@@ -66,7 +66,8 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(None)
-            library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            # Whole volumes lie above it: their memory is given back, see Benchmarks/memory.py.
+            library.mallopt(_M_MMAP_THRESHOLD, 128 << 20)
             library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
