@@ -1,0 +1,1 @@
+"""Studies: a patient's views (stacks and single planes) with their place in the patient."""
