@@ -36,7 +36,7 @@ _KEPT_HEADER_FIELDS = ("Modality", "SeriesDescription", "SeriesInstanceUID", "Bo
 
 
 @dataclass(frozen=True, eq=False)
-class _Slice:
+class ImageSlice:
     """One image plane: where it lies and where its pixels are."""
 
     path: Path
@@ -95,7 +95,7 @@ def find_series(folder: Path) -> list[Series]:
         folders.sort()
         for name in sorted(names):
             path = Path(root) / name
-            header = _header(path) if is_dicom_file(path) else None
+            header = read_header(path) if is_dicom_file(path) else None
             if header is not None and "Rows" in header and "SeriesInstanceUID" in header:
                 found[str(header.SeriesInstanceUID)].append((path, header))
     return [
@@ -131,7 +131,7 @@ def read_series(path: Path, series_uid: str | None = None) -> Volume:
             ``volume-not-3d``, ``volume-truncated`` or ``volume-unreadable``.
     """
     if path.is_file():
-        header = _header(path)
+        header = read_header(path)
         if header is None or "Rows" not in header:
             raise TomoSegError(
                 "dicom-no-images",
@@ -181,22 +181,23 @@ def _select(found: Sequence[Series], uid: str | None, folder: Path) -> Series:
 
 
 def _is_multiframe(series: Series) -> bool:
-    header = _header(series.files[0])
+    header = read_header(series.files[0])
     return header is not None and int(header.get("NumberOfFrames", 1) or 1) > 1
 
 
-def _header(path: Path) -> Dataset | None:
+def read_header(path: Path) -> Dataset | None:
+    """A file's data elements before its pixels, or None where it cannot be parsed."""
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
     except (InvalidDicomError, OSError, EOFError, AttributeError, NotImplementedError):
         return None
 
 
-def _slices(paths: Iterable[Path]) -> list[_Slice]:
+def _slices(paths: Iterable[Path]) -> list[ImageSlice]:
     """The image planes of a series' files, without localizers."""
-    slices: list[_Slice] = []
+    slices: list[ImageSlice] = []
     for path in paths:
-        header = _header(path)
+        header = read_header(path)
         if header is None or "LOCALIZER" in [str(v).upper() for v in header.get("ImageType", [])]:
             continue
         if int(header.get("SamplesPerPixel", 1)) != 1:
@@ -206,7 +207,7 @@ def _slices(paths: Iterable[Path]) -> list[_Slice]:
                 "Give the series of the scan itself, not screen shots or maps in colour.",
             )
         try:
-            slices += _planes(header, path)
+            slices += image_slices(header, path)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise TomoSegError(
                 "dicom-no-geometry",
@@ -223,7 +224,13 @@ def _slices(paths: Iterable[Path]) -> list[_Slice]:
     return slices
 
 
-def _planes(header: Dataset, path: Path) -> list[_Slice]:
+def image_slices(header: Dataset, path: Path) -> list[ImageSlice]:
+    """The image planes of a file, one or one a frame.
+
+    Raises:
+        AttributeError, KeyError, IndexError, TypeError or ValueError: Its geometry is missing or
+            makes no sense.
+    """
     shape = (int(header.Rows), int(header.Columns))
     if "PerFrameFunctionalGroupsSequence" in header:
         shared = header.SharedFunctionalGroupsSequence[0]
@@ -262,14 +269,14 @@ def _plane(
     rescale: Dataset,
     shape: tuple[int, int],
     header: Dataset,
-) -> _Slice:
+) -> ImageSlice:
     axes = np.array([float(v) for v in orientation.ImageOrientationPatient])
     rows, columns = axes[:3] / np.linalg.norm(axes[:3]), axes[3:] / np.linalg.norm(axes[3:])
-    if not np.all(np.isfinite(axes)) or abs(rows @ columns) > 0.01:
+    if not abs(float(rows @ columns)) <= 0.01:  # also where it is no number
         raise ValueError("orientation")
     # PixelSpacing is the distance of rows, then of columns.
     between_rows, between_columns = (float(v) for v in measures.PixelSpacing)
-    return _Slice(
+    return ImageSlice(
         path,
         frame,
         np.array([float(v) for v in position.ImagePositionPatient]).reshape(3),
@@ -282,7 +289,7 @@ def _plane(
     )
 
 
-def _volume(slices: list[_Slice], name: str) -> Volume:
+def _volume(slices: list[ImageSlice], name: str) -> Volume:
     slices = _one_stack(slices, name)
     normal = slices[0].normal
     slices.sort(key=lambda s: float(s.position @ normal))
@@ -302,9 +309,9 @@ def _volume(slices: list[_Slice], name: str) -> Volume:
     return Volume(_voxels(slices, name), geometry, name, metadata)
 
 
-def _one_stack(slices: list[_Slice], name: str) -> list[_Slice]:
+def _one_stack(slices: list[ImageSlice], name: str) -> list[ImageSlice]:
     """The slices that share one orientation, pixel size and matrix; stray ones are left out."""
-    stacks: list[list[_Slice]] = []
+    stacks: list[list[ImageSlice]] = []
     for item in slices:
         for stack in stacks:
             if (
@@ -337,7 +344,7 @@ def _one_stack(slices: list[_Slice], name: str) -> list[_Slice]:
     )
 
 
-def _step(slices: list[_Slice], name: str) -> FloatArray:
+def _step(slices: list[ImageSlice], name: str) -> FloatArray:
     """Vector from a slice to the next, mm; the checks that make it one."""
     positions = np.array([s.position for s in slices])
     first = slices[0]
@@ -396,7 +403,7 @@ def _step(slices: list[_Slice], name: str) -> FloatArray:
     return step
 
 
-def _voxels(slices: list[_Slice], name: str) -> npt.NDArray[np.generic]:
+def _voxels(slices: list[ImageSlice], name: str) -> npt.NDArray[np.generic]:
     whole = all(s.slope.is_integer() and s.intercept.is_integer() for s in slices)
     dtype: type[np.generic] = np.int32 if whole else np.float32
     array = np.empty((len(slices), *slices[0].shape), dtype=dtype)
@@ -405,7 +412,7 @@ def _voxels(slices: list[_Slice], name: str) -> npt.NDArray[np.generic]:
     for index, item in enumerate(slices):
         try:
             if frames is None or frames[0] != item.path:
-                frames = (item.path, _decode(item.path))
+                frames = (item.path, decode_pixels(item.path))
             pixels = frames[1]
             plane = pixels[item.frame] if pixels.ndim == 3 else pixels
             array[index] = plane
@@ -424,7 +431,7 @@ def _voxels(slices: list[_Slice], name: str) -> npt.NDArray[np.generic]:
     return array
 
 
-def _decode(path: Path) -> npt.NDArray[Any]:
+def decode_pixels(path: Path) -> npt.NDArray[Any]:
     """Stored values ``(rows, columns)`` or ``(frames, rows, columns)``, before rescaling."""
     dataset = pydicom.dcmread(path)
     try:

@@ -296,7 +296,7 @@ def _read_nifti(path: Path) -> Volume:
         shape = shape[:-1]
     if len(shape) != 3 or dtype.names is not None or dtype.kind == "c":
         raise _not_3d(shape, str(dtype), path)
-    geometry = Geometry((shape[2], shape[1], shape[0]), _nifti_affine(image, path))
+    geometry = Geometry((shape[2], shape[1], shape[0]), nifti_affine(image, path))
     try:
         array = _nifti_array(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -326,7 +326,7 @@ def _nifti_array(proxy: ArrayProxy) -> npt.NDArray[np.generic]:
     return scaled
 
 
-def _nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
+def nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
     """Voxel index to LPS mm, from the sform if it is set, else the qform."""
     header = image.header
     sform, sform_code = header.get_sform(coded=True)
