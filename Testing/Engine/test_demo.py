@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,6 +22,19 @@ from TomoSegLib.jobs.result import read_result
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "Resources" / "Samples"
 RECORD = json.loads((SAMPLES / "simulated-flair.json").read_text(encoding="utf-8"))
+
+
+HAS_STAND_IN = all(importlib.util.find_spec(name) for name in ("slicer", "PySide6"))
+
+
+@pytest.fixture
+def demo() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("demo", ROOT / "Testing" / "demo.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +80,7 @@ def test_the_demo_runs_twice_and_says_where_everything_is(tmp_path: Path) -> Non
     (tmp_path / "demo folder").mkdir()
     (output / "notes.txt").write_text("mine", encoding="utf-8")
     arguments = ("--model", "tiny-blob", "--directions", "orthogonal", "--output", str(output))
-    first = run_demo(*arguments)
+    first = run_demo(*arguments, "--no-panel")
     assert first.returncode == 0, first.stderr
     before = read_result(output)
     again = run_demo(*arguments)
@@ -79,6 +96,38 @@ def test_the_demo_runs_twice_and_says_where_everything_is(tmp_path: Path) -> Non
     dice = re.search(r"Dice of the two (\d\.\d\d)", again.stdout)
     assert dice is not None and 0 <= float(dice[1]) <= 1
     assert "simulated" in again.stdout.lower()
+    if not HAS_STAND_IN:
+        assert "left out: they are not installed" in again.stdout
+        return
+    pictures = {path.name for path in (output / "panel").iterdir()}
+    windows = {f"window-{when}.png" for when in ("before", "running", "result", "segment")}
+    assert windows | {"panel.png"} <= pictures
+    assert len([name for name in pictures if name.startswith("section-")]) >= 7
+    assert zipfile.is_zipfile(output / "scene.mrb")
+    # Both ways to the mask give the same one.
+    (volume,) = re.findall(r"mask (\d+\.\d) mL", again.stdout)
+    (segment,) = re.findall(r"segment .*?: ([\d.]+) ml", again.stdout)
+    assert float(segment) == pytest.approx(float(volume), abs=0.1)
+
+
+def test_the_demo_ends_well_where_the_stand_in_cannot_start(
+    demo: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As on a server without OpenGL: the package is there and cannot be imported.
+    (tmp_path / "PySide6").mkdir()
+    broken = "raise ImportError('libEGL.so.1: cannot open shared object file')"
+    (tmp_path / "PySide6" / "__init__.py").write_text(broken, encoding="utf-8")
+    (tmp_path / "slicer.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    options = argparse.Namespace(model="tiny-blob", directions=None)
+    assert demo.run_panel(options, tmp_path / "demo") == 0
+    said = capsys.readouterr().out
+    assert "was left out: ImportError: libEGL.so.1" in said
+    assert "apt install" in said
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_demo_fails_plainly_without_its_model(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Usage::
 
-    python Testing/Host/run_host.py --module TomoSeg/TomoSeg.py [--offscreen] [--script FILE]
-                                    [--screenshot FILE] [--no-testing]
+    python Testing/Host/run_host.py --module TomoSeg/TomoSeg.py [--scene FILE] [--offscreen]
+                                    [--script FILE] [--screenshot FILE] [--no-testing]
 
 Without a script the window stays open until it is closed; a script is executed with ``host``,
 ``slicer``, ``qt`` and ``ctk`` as names, and the application ends after it.
@@ -21,6 +21,7 @@ def main() -> int:
     """Parse the arguments and run; the exit status is 1 where something raised."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--module", action="append", default=[], help="a module's .py file")
+    parser.add_argument("--scene", help="a scene (.mrb, .mrml) to open")
     parser.add_argument("--offscreen", action="store_true", help="need no display")
     parser.add_argument("--script", help="a Python file to execute in the application")
     parser.add_argument("--screenshot", help="save a picture of the main window")
@@ -34,10 +35,12 @@ def main() -> int:
     from tomoseg_host.application import host as application
     from tomoseg_host.bridge import stdout
 
-    host = application.start(testing=not arguments.no_testing)
+    host = application.start(testing=not arguments.no_testing, modules=arguments.module)
     with stdout.redirected():
-        for path in arguments.module:
-            host.load_module(path)
+        if arguments.scene:
+            import slicer
+
+            slicer.util.loadScene(os.path.abspath(arguments.scene))
         if arguments.module:
             host.select(Path(arguments.module[-1]).stem)
         if arguments.script:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Iterable
 from ctypes.util import find_library
 from pathlib import Path
 
@@ -31,15 +32,18 @@ class Host:
         main_window: the main window (PySide6), or None.
     """
 
-    def __init__(self, home: Path, main_window: bool, testing: bool):
+    def __init__(self, home: Path, main_window: bool, testing: bool, modules: Iterable[Path] = ()):
         self.home = home
         self.errors: list[BaseException] = []
         self.main_window = None
         self.application = environment.start("Slicer")
         self._use_own_settings()
-        self._bring_up(main_window, testing)
         self._hook = sys.excepthook
         sys.excepthook = self._report
+        self._bring_up(main_window, testing)
+        for path in modules:
+            self.load_module(path)
+        self.app.startupCompleted.emit()
 
     def _use_own_settings(self) -> None:
         """Keep the user's settings out of it."""
@@ -86,7 +90,6 @@ class Host:
             # Without this, nobody holds the window's wrapper and Python would own nothing of it.
             self._window_wrapper = lifetime.wrapper_of(self.main_window)
         self.process()
-        self.app.startupCompleted.emit()
 
     def _add_python_slicer(self) -> None:
         """Put a ``PythonSlicer`` on the path: a launcher with the interpreter as its child, so
@@ -126,7 +129,11 @@ class Host:
         return True
 
     def load_module(self, path: str | Path) -> object:
-        """Load a scripted module; returns what ``slicer.modules.<name>`` is."""
+        """Load a scripted module; returns what ``slicer.modules.<name>`` is.
+
+        As in Slicer, a module that comes this late is not told of ``startupCompleted()``; `start`
+        takes modules that are.
+        """
         module = self.modules.load_scripted(Path(path).resolve())
         self.process()
         return module
@@ -196,16 +203,22 @@ def _prefer_egl() -> None:
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 
-def start(main_window: bool = True, testing: bool = True, home: str | Path | None = None) -> Host:
+def start(
+    main_window: bool = True,
+    testing: bool = True,
+    home: str | Path | None = None,
+    modules: Iterable[str | Path] = (),
+) -> Host:
     """Start the application, once in a process; later calls return the running one.
 
     Args:
         main_window: whether there is a main window.
         testing: whether message boxes answer themselves, as with ``Slicer --testing``.
         home: a folder for settings, caches and temporary files; a new temporary one by default.
+        modules: files of scripted modules to load while the application starts.
     """
     global _started
     if _started is None:
         folder = Path(home) if home else Path(tempfile.mkdtemp(prefix="tomoseg-host-"))
-        _started = Host(folder, main_window, testing)
+        _started = Host(folder, main_window, testing, map(Path, modules))
     return _started
