@@ -415,6 +415,30 @@ def test_the_wheel_moves_the_slice(scene):
     assert widget.sliceLogic().GetSliceOffset() == pytest.approx(9)
 
 
+def test_a_described_layout_makes_its_views_and_goes_again(scene):
+    manager = slicer.app.layoutManager()
+    layout_node, before = manager.layoutLogic().GetLayoutNode(), manager.layout
+    view = (
+        '<item><view class="vtkMRMLSliceNode" singletontag="Test{0}">'
+        '<property name="orientation" action="default">{0}</property></view></item>'
+    )
+    rows = view.format("Axial") + view.format("Coronal")
+    layout_node.AddLayoutDescription(901, f'<layout type="horizontal">{rows}</layout>')
+    told = []
+    manager.connect("layoutChanged(int)", told.append)
+    manager.setLayout(901)
+    host.process()
+    assert told == [901] and layout_node.GetViewArrangement() == 901
+    shown, red = manager.sliceWidget("TestCoronal"), manager.sliceWidget("Red")
+    assert shown.visible and not red.visible
+    assert shown.mrmlSliceNode().GetOrientation() == "Coronal"
+    assert shown.sliceLogic().GetSliceCompositeNode().GetLayoutName() == "TestCoronal"
+    layout_node.SetViewArrangement(before)  # the node leads
+    host.process()
+    assert manager.layout == before
+    assert red.visible and not shown.visible
+
+
 def test_layouts_show_the_views_that_they_name(scene):
     manager = slicer.app.layoutManager()
     manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)

@@ -4,6 +4,7 @@ import slicer
 from PySide6 import QtCore, QtWidgets
 
 from ..bridge.pyside import implements
+from ..mrml_widgets.observers import Observers
 from .slice_view import SliceWidget
 from .three_d_view import ThreeDWidget
 
@@ -12,7 +13,11 @@ _PRESETS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 @implements("qSlicerLayoutManager")
 class LayoutManager(QtCore.QObject):
-    """Three slice views and a 3D view in Slicer's usual layouts."""
+    """Three slice views and a 3D view in Slicer's usual layouts, and what modules describe in XML.
+
+    As in Slicer, the views of a described layout are made when it is first shown, stay when it no
+    longer is, and the layout node leads: whoever changes its arrangement changes the views.
+    """
 
     layoutChanged = QtCore.Signal(int)
     selectModule = QtCore.Signal(str)
@@ -43,6 +48,8 @@ class LayoutManager(QtCore.QObject):
         self._layout_logic = slicer.vtkMRMLLayoutLogic()
         self._layout_logic.SetMRMLScene(context.scene)
         self._node = self._layout_logic.GetLayoutNode()
+        self._observers = Observers(self)
+        self._observers.add(self._node, "ModifiedEvent", "_follow_node")
         self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
     def _arrangement(self, layout: int) -> list[tuple[QtWidgets.QWidget, int, int, int, int]]:
@@ -64,24 +71,60 @@ class LayoutManager(QtCore.QObject):
                 (green, 1, 0, 1, 1), (yellow, 1, 1, 1, 1)]  # fmt: skip
 
     def setLayout(self, layout: int) -> None:  # noqa: N802
-        """Arrange the views; layouts that the host does not have are shown as four up."""
+        """Arrange the views; of Slicer's own layouts, those that the host lacks are four up."""
         if layout == self._layout or self._three_d is None:
             return
         self._layout = layout
+        own = layout >= slicer.vtkMRMLLayoutNode.SlicerLayoutUserView
+        if own and not self._node.IsLayoutDescription(layout):
+            raise ValueError(f"layout {layout} has not been described")
+        self._node.SetViewArrangement(layout)  # the layout's logic makes its view nodes
         grid = self._viewport.layout()
         if grid is None:
             grid = QtWidgets.QGridLayout(self._viewport)
             grid.setContentsMargins(0, 0, 0, 0)
             grid.setSpacing(2)
-        shown = self._arrangement(layout)
-        for widget in (*self._slices.values(), self._three_d):
+        places = self._described() if own else self._arrangement(layout)
+        for widget in self.viewWidgets():
             grid.removeWidget(widget)
-            widget.setVisible(any(widget is each[0] for each in shown))
-        for widget, *place in shown:
+            shown = any(widget is each[0] for each in places)
+            widget.setVisible(shown)
+            widget.mrmlAbstractViewNode().SetMappedInLayout(shown)
+        for widget, *place in places:
             grid.addWidget(widget, *place)
-        if self._node is not None:
-            self._node.SetViewArrangement(layout)
         self.layoutChanged.emit(layout)
+
+    def _follow_node(self) -> None:
+        if self._node.GetViewArrangement() != self._layout:
+            self.setLayout(self._node.GetViewArrangement())
+
+    def _described(self) -> list[tuple[QtWidgets.QWidget, int, int, int, int]]:
+        """The views of the node's layout; rows and columns may be nested once, in either order."""
+        root = self._node.GetLayoutRootElement()
+        places = []
+        down = root.GetAttribute("type") == "vertical"
+        for line, item in enumerate(_children(root)):
+            content = item.GetNestedElement(0)
+            views = [content]
+            if content.GetName() == "layout":
+                views = [each.GetNestedElement(0) for each in _children(content)]
+            for place, view in enumerate(views):
+                row, column = (line, place) if down else (place, line)
+                places.append((self._described_view(view), row, column, 1, 1))
+        return places
+
+    def _described_view(self, view: object) -> QtWidgets.QWidget:
+        kind, tag = view.GetAttribute("class"), view.GetAttribute("singletontag")
+        if kind == "vtkMRMLViewNode" and tag == "1":
+            return self._three_d
+        if kind != "vtkMRMLSliceNode":
+            raise ValueError(f"the host cannot show {kind} {tag} in a layout")
+        if tag not in self._slices:
+            widget = SliceWidget(self._viewport)
+            node = self._context.scene.GetSingletonNode(tag, kind)
+            widget.start(self._context.application_logic, self._context.scene, tag, node=node)
+            self._slices[tag] = widget
+        return self._slices[tag]
 
     layout = QtCore.Property(int, lambda self: self._layout, setLayout, notify=layoutChanged)
     threeDViewCount = QtCore.Property(int, lambda self: int(self._three_d is not None))
@@ -167,3 +210,8 @@ class LayoutManager(QtCore.QObject):
     def resumeRender(self) -> None:  # noqa: N802
         """Resume all views."""
         self.setRenderPaused(False)
+
+
+def _children(element: object) -> list:
+    """The nested elements of an XML element."""
+    return [element.GetNestedElement(i) for i in range(element.GetNumberOfNestedElements())]

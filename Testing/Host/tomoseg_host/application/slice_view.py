@@ -120,7 +120,7 @@ class SliceController(MRMLWidget):
         """Show the position of a logic's slice."""
         self._logic = logic
         node = logic.GetSliceNode()
-        color = _COLORS.get(node.GetLayoutName(), "#888888")
+        color = QtGui.QColor.fromRgbF(*node.GetLayoutColor()).name()
         self._label.setText(node.GetLayoutLabel() or node.GetLayoutName()[:1])
         self._label.setStyleSheet(
             f"background: {color}; color: black; padding: 0 6px; font-weight: bold"
@@ -181,16 +181,26 @@ class SliceWidget(MRMLWidget):
         layout.addWidget(self._controller)
         layout.addWidget(self._view, 1)
 
-    def start(self, application_logic: object, scene: object, name: str, preset: str) -> None:
-        """Make the slice node called ``name`` and show it."""
+    def start(
+        self,
+        application_logic: object,
+        scene: object,
+        name: str,
+        preset: str = "",
+        node: object = None,
+    ) -> None:
+        """Show a slice node, or make the one called ``name`` in an orientation and show it."""
         logic = self._logic = slicer.vtkMRMLSliceLogic()
         logic.SetMRMLApplicationLogic(application_logic)
         application_logic.GetSliceLogics().AddItem(logic)
         logic.SetMRMLScene(scene)
-        logic.AddSliceNode(name)
-        node = logic.GetSliceNode()
-        node.SetLayoutColor(*[c / 255 for c in QtGui.QColor(_COLORS.get(name)).toTuple()[:3]])
-        node.SetOrientation(preset)
+        if node is not None:
+            logic.SetSliceNode(node)
+        else:
+            logic.AddSliceNode(name)
+            node = logic.GetSliceNode()
+            node.SetLayoutColor(*[c / 255 for c in QtGui.QColor(_COLORS.get(name)).toTuple()[:3]])
+            node.SetOrientation(preset)
         node.SetMappedInLayout(1)
         self.setObjectName(f"qMRMLSliceWidget{name}")
         self.setMRMLScene(scene)
