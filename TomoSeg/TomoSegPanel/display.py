@@ -39,7 +39,7 @@ _COLORS = {
     ),
 }
 _TABLE_SIZE = 256
-_LEGEND_FONT = 14
+_LEGEND_FONT = 8
 _COLOR_TAG = "TomoSeg.Colors"
 MAP = "TomoSeg.Map"
 """Attribute of the volumes that are maps: ``heatmap`` or ``agreement``."""
@@ -193,7 +193,8 @@ class Overlay:
         legend.SetTitleText(title)
         legend.GetTitleTextProperty().SetFontSize(_LEGEND_FONT)
         legend.GetLabelTextProperty().SetFontSize(_LEGEND_FONT)
-        legend.SetSize(0.1, 0.35)
+        legend.SetLabelFormat("%.2g")  # the default has one decimal, and heatmaps may be small
+        legend.SetSize(0.08, 0.35)
         legend.SetVisibility(True)
         self._legendId = legend.GetID()
 
@@ -212,11 +213,14 @@ class Overlay:
 
 
 def jumpTo(node: Any, ras: np.ndarray) -> None:
-    """Centre all slice views on a point of a volume's own space (before its parent transform)."""
+    """Move all slice views to a point of a volume's own space (before its parent transform).
+
+    Their fields of view stay where they are.
+    """
     world = [0.0, 0.0, 0.0]
     node.TransformPointToWorld([float(value) for value in ras], world)
     for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        sliceNode.JumpSliceByCentering(*world)
+        sliceNode.JumpSliceByOffsetting(*world)
 
 
 def peaks(heatmap: Any) -> list[tuple[np.ndarray, float]]:
