@@ -1,6 +1,6 @@
 """The main job through the panel, in the stand-in for 3D Slicer, with pictures of every section.
 
-    python Testing/panel_demo.py [--output Demo] [--model flair-lesion] [--dark] [--offscreen]
+    python Testing/panel_demo.py [--output Demo] [--model flair-lesion] [--offscreen]
 
 It does what a user would do: load the sample, choose the model, run, look at the highest peak, make
 the segment, save the scene. A window shows it where there is a display; the pictures are the same
@@ -35,17 +35,16 @@ class Demo:
 
     Args:
         output: Folder for the scene; the pictures go into its subfolder ``panel``.
-        dark: Whether to show everything in dark colours.
     """
 
-    def __init__(self, output: Path, dark: bool = False) -> None:
+    def __init__(self, output: Path) -> None:
         from tomoseg_host.application import host as application
 
         self.output = output
         self.pictures = output / PICTURES
         self.pictures.mkdir(parents=True, exist_ok=True)
         self.host = application.start(modules=[ROOT / "TomoSeg" / "TomoSeg.py"])
-        self.host.use_style(dark)
+        self.host.use_style(dark=False)
         self.host.main_window.resize(*SIZE)
         self.widget = self.host.select("TomoSeg")
         self.ui = self.widget.ui
@@ -123,9 +122,23 @@ class Demo:
         if segmentation is None:
             raise DemoFailed("no segment was made")
         segmentation.CreateClosedSurfaceRepresentation()
-        slicer.app.layoutManager().resetThreeDViews()
+        layout = slicer.app.layoutManager()
+        layout.sliceWidget("Red").mrmlSliceNode().SetSliceVisible(True)
+        layout.resetThreeDViews()
+        self.turn(azimuth=-25, elevation=30, closer=1.4)
         self.host.process(0.2)
         return segmentation
+
+    def turn(self, azimuth: float, elevation: float, closer: float) -> None:
+        """Turn the 3D view by degrees and come closer, as with the mouse."""
+        import slicer
+
+        view = slicer.app.layoutManager().threeDWidget(0).threeDView()
+        camera = view.cameraNode().GetCamera()
+        camera.Azimuth(azimuth)
+        camera.Elevation(elevation)
+        camera.Dolly(closer)
+        camera.OrthogonalizeViewUp()
 
     def save_scene(self) -> Path:
         """Save everything; returns the file."""
@@ -193,7 +206,7 @@ def _origin() -> Any:
 
 def demonstrate(options: argparse.Namespace) -> None:
     """Do it all, and say what is done."""
-    demo = Demo(options.output.absolute(), options.dark)
+    demo = Demo(options.output.absolute())
     demo.load_sample()
     demo.choose_model(options.model)
     if options.directions:
@@ -204,6 +217,7 @@ def demonstrate(options: argparse.Namespace) -> None:
     import slicer
 
     slicer.app.layoutManager().resetThreeDViews()
+    demo.turn(azimuth=-25, elevation=30, closer=1.4)
     demo.window("window-before")
     demo.ui.showDirectionsCheckBox.setChecked(False)
     print("The panel runs it in the background:", flush=True)
@@ -218,6 +232,10 @@ def demonstrate(options: argparse.Namespace) -> None:
     demo.window("window-segment")
     demo.section_pictures()
     demo.whole_panel()
+    demo.host.use_style(dark=True)
+    demo.whole_panel("panel-dark")
+    demo.show_only("resultSection", "maskSection")
+    demo.window("window-dark")
     demo.save_scene()
     if demo.host.errors:
         raise DemoFailed(f"a handler raised {demo.host.errors[0]!r}")
@@ -229,7 +247,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "Demo", help="folder of the results")
     parser.add_argument("--model", default="flair-lesion", help="name of a model")
     parser.add_argument("--directions", help="direction set, in place of the model's")
-    parser.add_argument("--dark", action="store_true", help="dark colours")
     parser.add_argument("--offscreen", action="store_true", help="show no window")
     parser.add_argument("--limit", type=float, default=900, help="longest run, in seconds")
     options = parser.parse_args(argv)
