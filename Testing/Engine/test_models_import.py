@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.models import store, tiny_blob, zip_members
+from TomoSegLib.models import importing, store, tiny_blob, verification, zip_members
 from TomoSegLib.models.folder import read_model
 
 
@@ -49,7 +49,7 @@ def zipped(folder: Path, beneath: str = "", compression: int = zipfile.ZIP_DEFLA
 def assert_refused(source: Path, code: str, store_folder: Path, **keywords: Any) -> str:
     before = sorted(source.parent.parent.rglob("*"))
     with pytest.raises(TomoSegError) as caught:
-        store.import_model(source, **keywords)
+        importing.import_model(source, **keywords)
     assert caught.value.code == code, str(caught.value)
     assert caught.value.hint and "\n" not in str(caught.value)
     # Nothing is left behind, inside the store or out of it (the empty store itself may be).
@@ -65,22 +65,24 @@ def test_a_zip_archive_is_imported_from_its_top_or_its_one_folder(
 ) -> None:
     source = build(tmp_path / "in" / "source")
     (source / "README.txt").write_text("not on the card", encoding="utf-8")
-    model = store.import_model(zipped(source, beneath))
+    model = importing.import_model(zipped(source, beneath))
     assert model.origin == "user" and model.path == user_store / "mine"
     assert sorted(p.name for p in model.path.iterdir()) == ["card.json", "weights.safetensors"]
     assert sorted(user_store.iterdir()) == [model.path]
-    assert store.verify_model(store.find_model("mine")) == store.model_hash(read_model(source))
+    assert verification.verify_model(store.find_model("mine")) == store.model_hash(
+        read_model(source)
+    )
 
 
 def test_a_folder_is_imported_twice_without_harm_and_replaced_only_when_told(
     tmp_path: Path, user_store: Path
 ) -> None:
     source = build(tmp_path / "in" / "source")
-    assert store.import_model(source).path == store.import_model(source).path
+    assert importing.import_model(source).path == importing.import_model(source).path
     other = build(tmp_path / "in" / "other", version="2.0.0")
     assert_refused(other, "model-exists", user_store)
     assert store.find_model("mine").card.version == "1.0.0"
-    store.import_model(other, replace=True)
+    importing.import_model(other, replace=True)
     assert store.find_model("mine").card.version == "2.0.0"
     assert [p.name for p in user_store.iterdir()] == ["mine"]
 
@@ -91,10 +93,10 @@ def test_a_shipped_model_is_never_replaced(tmp_path: Path, user_store: Path) -> 
 
 
 def test_a_failed_replacement_keeps_the_old_model(tmp_path: Path, user_store: Path) -> None:
-    store.import_model(build(tmp_path / "in" / "source"))
+    importing.import_model(build(tmp_path / "in" / "source"))
     broken = build(tmp_path / "in" / "broken", weights=b"\0" * 40, version="2.0.0")
     assert_refused(broken, "model-weights-invalid", user_store, replace=True)
-    assert store.verify_model(store.find_model("mine"))
+    assert verification.verify_model(store.find_model("mine"))
 
 
 def member(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
@@ -153,7 +155,7 @@ def test_archives_that_are_too_much_or_no_archives_are_refused(
     source = build(tmp_path / "in" / "source")
     path = zipped(source)
     with monkeypatch.context() as limits:
-        limits.setattr(store, "MAX_MODEL_BYTES", 100)
+        limits.setattr(importing, "MAX_MODEL_BYTES", 100)
         assert "unpacks" in assert_refused(path, "model-zip-invalid", user_store)
     with monkeypatch.context() as limits:
         limits.setattr(zip_members, "_MAX_MEMBERS", 1)
@@ -262,7 +264,7 @@ def test_the_hand_made_weights_of_these_tests_are_fine_when_nothing_is_wrong(
 ) -> None:
     for dtype, width in (("F32", 4), ("F64", 8), ("F16", 2), ("BF16", 2)):
         source = build(tmp_path / "in" / dtype, weights=tensors(dtype, width, b"\0"))
-        store.import_model(source, replace=True)
+        importing.import_model(source, replace=True)
 
 
 @pytest.mark.parametrize("first_bytes", [b"\x80", b"PK"])
@@ -276,7 +278,7 @@ def test_weights_whose_header_is_as_long_as_a_pickle_begins_are_no_pickle(
     )
     weights = safetensors(text, bytes(4 * 7))
     assert weights.startswith(first_bytes)
-    store.import_model(build(tmp_path / "in" / "source", weights=weights))
+    importing.import_model(build(tmp_path / "in" / "source", weights=weights))
 
 
 @pytest.mark.parametrize(

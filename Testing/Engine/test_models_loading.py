@@ -90,12 +90,12 @@ def test_a_monai_network_gives_its_own_logits_and_true_gradients(
     direction = torch.randn_like(features)
     values: list[Tensor] = []
     for sign in (1, -1):
-        shifted = features.detach() + sign * 1e-2 * direction
+        shifted = features.detach() + sign * 1e-3 * direction
         hook = network.get_submodule(layer).register_forward_hook(lambda *_, to=shifted: to.clone())
         with torch.no_grad():
             values.append(network(x)[:, 1].double().sum())
         hook.remove()
-    slope = float((values[0] - values[1]) / 2e-2)
+    slope = float((values[0] - values[1]) / 2e-3)
     assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.05, abs=1e-3)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.models import folder as model_folder
-from TomoSegLib.models import locations, store, tiny_blob
+from TomoSegLib.models import locations, store, tiny_blob, verification
 from TomoSegLib.models.folder import parse_card, read_model, save_model, verified_bytes
 
 SHIPPED = sorted(path.parent.name for path in store.shipped_models_folder().glob("*/card.json"))
@@ -46,7 +46,7 @@ def test_the_shipped_test_model_is_found_and_its_hashes_fit() -> None:
     model = store.find_model("tiny-blob")
     assert model.origin == "shipped"
     assert "TEST MODEL" in model.card.description and model.card.training_data.simulated
-    assert re.fullmatch("[0-9a-f]{64}", store.verify_model(model))
+    assert re.fullmatch("[0-9a-f]{64}", verification.verify_model(model))
 
 
 def test_the_shipped_test_model_is_what_its_script_builds(tmp_path: Path) -> None:
@@ -191,13 +191,13 @@ def test_a_changed_missing_large_or_special_file_is_refused(
     content = weights.read_bytes()
     assert verified_bytes(model, weights.name) == content
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert code_of(store.verify_model, model) == "model-hash-mismatch"
+    assert code_of(verification.verify_model, model) == "model-hash-mismatch"
     monkeypatch.setattr(model_folder, "MAX_FILE_BYTES", len(content) - 1)
-    assert code_of(store.verify_model, model) == "model-file-too-large"
+    assert code_of(verification.verify_model, model) == "model-file-too-large"
     weights.unlink()
-    assert code_of(store.verify_model, model) == "model-file-missing"
+    assert code_of(verification.verify_model, model) == "model-file-missing"
     weights.mkdir()
-    assert code_of(store.verify_model, model) == "model-file-missing"
+    assert code_of(verification.verify_model, model) == "model-file-missing"
 
 
 def test_the_hash_depends_on_what_the_card_says_not_on_how_it_is_written(tmp_path: Path) -> None:

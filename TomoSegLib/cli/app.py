@@ -186,11 +186,12 @@ def models_show(
 @models_app.command("verify")
 def models_verify(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    as_json: AsJson = False,
 ) -> int:
     """Check a model's files against the hashes on its card, and load it."""
     from TomoSegLib.cli import models
 
-    return models.verify(model)
+    return models.verify(model, as_json)
 
 
 @models_app.command("import")

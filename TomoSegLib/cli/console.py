@@ -26,6 +26,8 @@ STAGES = {
     "heatmap": "heatmap",
     "mask": "mask",
     "write": "writing",
+    "import": "importing",
+    "verify": "checking",
 }
 
 

@@ -6,16 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-from TomoSegLib.cli.console import print_error
+from TomoSegLib.cli.console import JobFailed, follow_job, print_error
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.models.store import (
-    ModelFolder,
-    find_model,
-    import_model,
-    list_models,
-    model_hash,
-    verify_model,
-)
+from TomoSegLib.jobs.events import EXIT_USER_ERROR
+from TomoSegLib.models.store import ModelFolder, find_model, list_models, model_hash
 
 
 def list_(as_json: bool) -> int:
@@ -79,19 +73,35 @@ def show(name: str, as_json: bool) -> int:
     return 0
 
 
-def verify(name: str) -> int:
-    """Check hashes, weights and network."""
-    model = find_model(name)
-    digest = verify_model(model)
-    print(f"{model.name} {model.card.version} is as its card says: {digest}")
+def verify(name: str, as_json: bool) -> int:
+    """Check card, hashes, weights and network, in a worker as the panel does."""
+    try:
+        found = follow_job({"kind": "verify-model", "model": name}).data
+    except JobFailed as failure:
+        return failure.status
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        words = {True: "right", False: "WRONG", None: "-"}
+        for check in found["checks"]:
+            print(f"{words[check['ok']]:<6} {check['what']}: {check['why']}")
+    for check in found["checks"]:
+        if check["ok"] is False:
+            print_error(check["code"], check["why"], check["hint"])
+            return EXIT_USER_ERROR
+    if not as_json:
+        print(f"{found['name']} {found['version']} is as its card says: {found['hash']}")
     return 0
 
 
 def import_(source: Path, replace: bool) -> int:
-    """Copy a model into the user's store, after all checks."""
-    model = import_model(source, replace=replace)
-    print(f"{model.name} {model.card.version} is in {model.path}")
-    if model.card.training_data.simulated:
+    """Copy a model into the user's store, after all checks, in a worker as the panel does."""
+    try:
+        found = follow_job({"kind": "import-model", "source": str(source), "replace": replace}).data
+    except JobFailed as failure:
+        return failure.status
+    print(f"{found['name']} {found['version']} is in {found['folder']}")
+    if found["card"]["training_data"]["simulated"]:
         print("It was trained on simulated data.", file=sys.stderr)
     return 0
 

@@ -28,7 +28,7 @@ CANCEL_S = 0.8
 """A worker that has not obeyed after this time is killed."""
 
 _MAX_GARBAGE = 20
-_MAX_LINE = 1 << 20
+_MAX_LINE = 1 << 23
 
 
 def worker_command(job: str = "-", python: str | None = None) -> tuple[list[str], dict[str, str]]:

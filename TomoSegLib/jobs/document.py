@@ -186,14 +186,42 @@ class ProbeJob(JobModel):
     schema_version: Literal[1] = 1
 
 
-Job = Annotated[Union[RunJob, ProbeJob], Field(discriminator="kind")]
+class ImportModelJob(JobModel):
+    """Copy a model into the user's store, after all checks.
 
-_ADAPTER: TypeAdapter[RunJob | ProbeJob] = TypeAdapter(Job)
+    Attributes:
+        source: The model's folder, or a zip archive of it.
+        replace: Whether another model of its name in the store is replaced.
+    """
 
-_PATH_FIELDS = ("input", "foreground", "output", "previews")
+    kind: Literal["import-model"] = "import-model"
+    schema_version: Literal[1] = 1
+    source: FilePath
+    replace: bool = False
 
 
-def parse_job(document: Any, folder: Path | None = None) -> RunJob | ProbeJob:
+class VerifyModelJob(JobModel):
+    """Look whether a model is what its card says. Writes nothing.
+
+    Attributes:
+        model: Name of a known model, or a model's folder.
+    """
+
+    kind: Literal["verify-model"] = "verify-model"
+    schema_version: Literal[1] = 1
+    model: FilePath
+
+
+AnyJob = Union[RunJob, ProbeJob, ImportModelJob, VerifyModelJob]
+Job = Annotated[AnyJob, Field(discriminator="kind")]
+
+_ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
+_KINDS = ("run", "probe", "import-model", "verify-model")
+
+_PATH_FIELDS = ("input", "foreground", "output", "previews", "source")
+
+
+def parse_job(document: Any, folder: Path | None = None) -> AnyJob:
     """Validate a document.
 
     Args:
@@ -220,13 +248,13 @@ def parse_job(document: Any, folder: Path | None = None) -> RunJob | ProbeJob:
             raise TomoSegError(
                 "job-kind",
                 "The job document's 'kind' is missing or unknown.",
-                "Known kinds are: run, probe.",
+                f"Known kinds are: {', '.join(_KINDS)}.",
             ) from None
         raise TomoSegError("job-invalid", _describe(error), _HINT) from None
     return _with_absolute_paths(job, Path.cwd() if folder is None else folder)
 
 
-def read_job(path: Path) -> RunJob | ProbeJob:
+def read_job(path: Path) -> AnyJob:
     """Read and validate a job document; relative paths in it are relative to its folder.
 
     Raises:
@@ -244,7 +272,7 @@ def read_job(path: Path) -> RunJob | ProbeJob:
     return parse_job_text(text, path.absolute().parent)
 
 
-def parse_job_text(text: str, folder: Path | None = None) -> RunJob | ProbeJob:
+def parse_job_text(text: str, folder: Path | None = None) -> AnyJob:
     """Validate a document given as JSON text; see `parse_job`."""
     try:
         document = json.loads(text)
@@ -264,7 +292,7 @@ def _describe(error: ValidationError) -> str:
     """The first thing that is wrong, in one line."""
     errors = error.errors(include_url=False, include_context=False)
     # A union reports once for each member; the last says it best ("... or a number").
-    where = [str(part) for part in errors[0]["loc"] if part not in ("run", "probe")]
+    where = [str(part) for part in errors[0]["loc"] if part not in _KINDS]
     if errors[0]["type"] == "extra_forbidden":
         return f"The job document has an unknown field '{'.'.join(where)}'."
     same = [e for e in errors if where and where[0] in e["loc"]] or errors
@@ -273,23 +301,23 @@ def _describe(error: ValidationError) -> str:
     return f"{subject} is not valid: {message[:1].lower()}{message[1:]}."
 
 
-def _with_absolute_paths(job: RunJob | ProbeJob, folder: Path) -> RunJob | ProbeJob:
-    if not isinstance(job, RunJob):
-        return job
-
+def _with_absolute_paths(job: AnyJob, folder: Path) -> AnyJob:
     def absolute(path: str) -> str:
         return os.path.normpath(folder / Path(path).expanduser())
 
     changes: dict[str, Any] = {
-        name: absolute(value) for name in _PATH_FIELDS if (value := getattr(job, name)) is not None
+        name: absolute(value)
+        for name in _PATH_FIELDS
+        if (value := getattr(job, name, None)) is not None
     }
-    changes["channels"] = {name: absolute(path) for name, path in job.channels.items()}
-    if _looks_like_path(job.model):  # otherwise the name of a known model
-        changes["model"] = absolute(job.model)
-    if job.directions is not None and (
-        _looks_like_path(job.directions) or (folder / job.directions).is_file()
-    ):
-        changes["directions"] = absolute(job.directions)
+    if isinstance(job, (RunJob, VerifyModelJob)) and _looks_like_path(job.model):
+        changes["model"] = absolute(job.model)  # otherwise the name of a known model
+    if isinstance(job, RunJob):
+        changes["channels"] = {name: absolute(path) for name, path in job.channels.items()}
+        if job.directions is not None and (
+            _looks_like_path(job.directions) or (folder / job.directions).is_file()
+        ):
+            changes["directions"] = absolute(job.directions)
     return job.model_copy(update=changes)
 
 

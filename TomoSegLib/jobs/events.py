@@ -85,8 +85,9 @@ class ResultEvent:
     """The job is done and its files are in place.
 
     Attributes:
-        path: The folder of the outputs, or None for a job that writes none.
-        data: For jobs that only answer a question (``probe``): the answer.
+        path: The folder of the outputs (of the model, for ``import-model``), or None for a job
+            that writes none.
+        data: The answer to a question (``probe``, ``verify-model``), or what was imported.
     """
 
     event: ClassVar[str] = "result"

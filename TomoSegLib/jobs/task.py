@@ -41,27 +41,35 @@ def main(results: str) -> int:
 
 
 def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
-    from TomoSegLib.jobs.document import RunJob, parse_job_text
+    from TomoSegLib.jobs.document import ImportModelJob, RunJob, VerifyModelJob, parse_job_text
     from TomoSegLib.jobs.report import Reporter
     from TomoSegLib.jobs.scratch import no_space_error
 
     job = parse_job_text(text)
     reporter = Reporter(emit)
-    try:
-        if isinstance(job, RunJob):
-            from TomoSegLib.jobs.inputs import read_inputs
+    if isinstance(job, ImportModelJob):
+        from TomoSegLib.jobs.models import import_into
 
-            with reporter.collecting_warnings():
-                inputs = read_inputs(job, reporter)
-                from TomoSegLib.jobs.run import run  # torch and all the rest
+        return import_into(Path(results), job, reporter)
+    if isinstance(job, VerifyModelJob):
+        from TomoSegLib.jobs.models import verify
 
-                run(inputs, Path(results), reporter)
-            return ResultEvent(job.output)
+        return verify(job, reporter)
+    if not isinstance(job, RunJob):
         from TomoSegLib.jobs.probe import probe
 
         return ResultEvent(data=probe())
+    try:
+        from TomoSegLib.jobs.inputs import read_inputs
+
+        with reporter.collecting_warnings():
+            inputs = read_inputs(job, reporter)
+            from TomoSegLib.jobs.run import run  # torch and all the rest
+
+            run(inputs, Path(results), reporter)
+        return ResultEvent(job.output)
     except OSError as error:
-        if isinstance(job, RunJob) and (space := no_space_error(error, Path(job.output))):
+        if space := no_space_error(error, Path(job.output)):
             raise space from None
         raise
 

@@ -40,7 +40,7 @@ from TomoSegLib.jobs.events import (
 )
 
 if TYPE_CHECKING:
-    from TomoSegLib.jobs.document import ProbeJob, RunJob
+    from TomoSegLib.jobs.document import AnyJob
     from TomoSegLib.jobs.scratch import Scratch
 
 Outcome = Union[ResultEvent, ErrorEvent]
@@ -48,7 +48,7 @@ Outcome = Union[ResultEvent, ErrorEvent]
 STDERR_LINES = 40
 _POLL_S = 0.1
 _SLOW_READER_S = 30.0
-_MAX_LINE = 1 << 20
+_MAX_LINE = 1 << 23  # a model's card, escaped, has up to six MiB
 
 CANCELLED = ErrorEvent("cancelled", "The job was cancelled.", "")
 
@@ -179,24 +179,26 @@ class _Inbox:
         self.cancel()
 
 
-def _read(source: str, inbox: _Inbox) -> RunJob | ProbeJob:
+def _read(source: str, inbox: _Inbox) -> AnyJob:
     from TomoSegLib.jobs.document import parse_job_text, read_job
 
     return parse_job_text(inbox.document()) if source == "-" else read_job(Path(source))
 
 
-def _make_scratch(job: RunJob | ProbeJob) -> Scratch | None:
-    from TomoSegLib.jobs.document import RunJob
+def _make_scratch(job: AnyJob) -> Scratch | None:
+    from TomoSegLib.jobs.document import ImportModelJob, RunJob
     from TomoSegLib.jobs.scratch import Scratch
 
     if isinstance(job, RunJob):
         return Scratch(Path(job.output), job.outputs, job.overwrite)
+    if isinstance(job, ImportModelJob):
+        from TomoSegLib.jobs.models import StoreScratch
+
+        return StoreScratch(job.replace)
     return None
 
 
-def _supervise(
-    job: RunJob | ProbeJob, scratch: Scratch | None, emit: EventWriter, inbox: _Inbox
-) -> Outcome:
+def _supervise(job: AnyJob, scratch: Scratch | None, emit: EventWriter, inbox: _Inbox) -> Outcome:
     """Run the child to its end, or to ours."""
     processes.adopt_orphans()
     results = "" if scratch is None else str(scratch.results)

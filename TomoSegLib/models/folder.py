@@ -231,6 +231,25 @@ def save_model(
 @contextmanager
 def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     """A folder to fill that takes its name at the end; nothing is left of it after an error."""
+    refuse_existing(folder, overwrite)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.parent))
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
+        new = work / "new"
+        new.mkdir()
+        yield new
+        put_in_place(new, folder)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Raise ``model-exists`` where something is in a new model's place that must stay."""
     if folder.exists() and not overwrite:
         raise TomoSegError(
             "model-exists",
@@ -241,32 +260,31 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         raise TomoSegError(
             "model-exists", f"{folder} is not empty and no model.", "Choose another folder."
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.parent))
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    new, old = work / "new", work / "old"
-    try:
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
-def _unwritable(folder: Path, error: OSError) -> TomoSegError:
+def put_in_place(new: Path, folder: Path) -> None:
+    """Give a complete folder its name; a folder of that name ends up beside the old place.
+
+    Raises:
+        OSError: Everything is as it was.
+    """
+    old = new.with_name(f"{new.name}-before")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+
+
+def unwritable(folder: Path, reason: OSError | str) -> TomoSegError:
+    """The error for a place where no model can be written."""
+    if isinstance(reason, OSError):
+        reason = reason.strerror or str(reason)
     return TomoSegError(
         "model-unwritable",
-        f"The model cannot be written to {folder}: {error.strerror or error}.",
+        f"The model cannot be written to {folder}: {reason}.",
         "Free some space, or choose a folder that you may write to.",
     )
