@@ -241,3 +241,59 @@ def test_a_model_that_cannot_be_saved_leaves_nothing_behind(tmp_path: Path) -> N
         "photos",
         str(Path("photos") / "a.jpg"),
     ]
+
+
+def segmenter_fields(**changes: Any) -> dict[str, Any]:
+    fields = tiny_blob.card_fields() | {"files": {"weights.safetensors": "0" * 64}}
+    for name in ("slices", "method", "methods"):
+        del fields[name]
+    fields |= {"task": "segmentation", "sliding_window": {"roi_size": [32, 32, 16]}}
+    labels = [{"name": "one", "value": 4}, {"name": "two", "value": 2}]
+    return fields | {"labels": labels} | changes
+
+
+def window(**fields: Any) -> dict[str, Any]:
+    return {"sliding_window": {"roi_size": [32, 32, 16], **fields}}
+
+
+def test_a_segmenters_outputs_are_the_background_and_the_labels_unless_the_card_says_otherwise() -> (
+    None
+):
+    def outputs(**fields: Any) -> list[int]:
+        return parse_card(json.dumps(segmenter_fields(**window(**fields))).encode(), "card").outputs
+
+    assert outputs() == [0, 4, 2]
+    assert outputs(activation="sigmoid") == [4, 2]
+    assert outputs(outputs=[2, 0, 4]) == [2, 0, 4]
+    assert outputs(outputs=[2, 4], activation="sigmoid") == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sliding_window": None}, "sliding_window: missing"),
+        (window(outputs=[0, 4]), "each label's value once"),
+        (window(outputs=[4, 2]), "0 once"),
+        (window(outputs=[0, 4, 2], activation="sigmoid"), "each label's value once"),
+        (window(outputs=[0, 4, 4, 2]), "each label's value once"),
+        (window(overlap=1.0), "sliding_window.overlap"),
+        (window(roi_size=[32, 32]), "sliding_window.roi_size"),
+        (window(roi_size=[32, 32, 4]), "sliding_window.roi_size"),
+        (window(sw_batch_size=4), "sliding_window.sw_batch_size"),
+        (window(threshold=0), "sliding_window.threshold"),
+        ({"task": "heatmap"}, "only for the task segmentation"),
+        ({"method": "cam"}, "method: only for the task heatmap"),
+        ({"methods": {"tonno": {}}}, "methods: only for the task heatmap"),
+        ({"slices": {"size": 64}}, "slices: only for the task heatmap"),
+        (
+            {"network": tiny_blob.card_fields()["network"] | {"output": 1}},
+            "network: features and output",
+        ),
+    ],
+)
+def test_a_segmenters_card_that_contradicts_itself_is_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TomoSegError, match="model-card-invalid") as caught:
+        parse_card(json.dumps(segmenter_fields(**changes)).encode(), "card")
+    assert words in caught.value.message

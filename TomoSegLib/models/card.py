@@ -25,6 +25,8 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 Text = Annotated[str, Field(max_length=4000)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+WindowSide = Annotated[int, Field(ge=8, le=1024)]
+OutputValue = Annotated[int, Field(ge=0, le=255)]
 
 
 class StrictModel(BaseModel):
@@ -124,6 +126,36 @@ class Slices(StrictModel):
     multiple: Annotated[int, Field(ge=1, le=256)] = 16
 
 
+class SlidingWindow(StrictModel):
+    """How a 3D segmenter is moved over the model's grid, and what its logits mean.
+
+    The network maps windows ``(B, C, *roi_size)`` of the prepared scan (axes as in arrays) to
+    logits ``(B, K, *roi_size)``. Logits of windows that overlap are averaged with weights; the
+    activation makes probabilities of them.
+
+    Attributes:
+        roi_size: Voxels of a window along the array's axes ``(k, j, i)``.
+        overlap: Fraction of a window's side that neighbouring windows share.
+        mode: Weights of a window's logits: ``gaussian`` (less towards its border) or
+            ``constant``.
+        activation: ``softmax`` over the K outputs, one of which is the background, or ``sigmoid``
+            of each output by itself.
+        outputs: For each of the K outputs the label value that it stands for, 0 for the
+            background; None: the background (``softmax`` only), then the card's labels in their
+            order.
+        threshold: For ``sigmoid``: a voxel belongs to a label if its probability is above this.
+            Where labels overlap the last in ``outputs`` wins, so that nested regions go from
+            the largest to the smallest. For ``softmax`` the most probable output wins.
+    """
+
+    roi_size: tuple[WindowSide, WindowSide, WindowSide]
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    mode: Literal["gaussian", "constant"] = "gaussian"
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    outputs: Annotated[list[OutputValue], Field(min_length=1, max_length=256)] | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
 class Network(StrictModel):
     """Which torch module, with which arguments, from which file.
 
@@ -202,7 +234,12 @@ class TrainingData(StrictModel):
 
 
 class ModelCard(StrictModel):
-    """The card of a model: ``card.json``, schema version 1."""
+    """The card of a model: ``card.json``, schema version 1.
+
+    ``slices``, ``method``, ``methods``, ``network.features`` and ``network.output`` are for the
+    task ``heatmap`` (a 2D encoder), ``sliding_window`` for ``segmentation`` (a 3D network); the
+    mask settings are for both.
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=_NAME)]
@@ -220,6 +257,7 @@ class ModelCard(StrictModel):
     method: Method = "tonno"
     methods: dict[Method, MethodSettings] = Field(default_factory=dict)
     mask: MaskSettings = MaskSettings()
+    sliding_window: SlidingWindow | None = None
     training_data: TrainingData
     license: Annotated[str, Field(max_length=64)]
     intended_use: Text
@@ -244,7 +282,38 @@ class ModelCard(StrictModel):
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what}: duplicate entries")
+        if self.task == "segmentation":
+            self._check_segmenter()
+        elif self.sliding_window is not None:
+            raise ValueError("sliding_window: only for the task segmentation")
         return self
+
+    def _check_segmenter(self) -> None:
+        window = self.sliding_window
+        if window is None:
+            raise ValueError("sliding_window: missing, the task segmentation needs it")
+        for name in ("slices", "method", "methods"):
+            if getattr(self, name) != type(self).model_fields[name].get_default(
+                call_default_factory=True
+            ):
+                raise ValueError(f"{name}: only for the task heatmap")
+        if self.network.features is not None or self.network.output != 0:
+            raise ValueError("network: features and output are only for the task heatmap")
+        background = [0] if window.activation == "softmax" else []
+        if sorted(self.outputs) != sorted([*background, *(label.value for label in self.labels)]):
+            raise ValueError(
+                "sliding_window.outputs: each label's value once"
+                + (", and 0 once" if background else "")
+            )
+
+    @property
+    def outputs(self) -> list[int]:
+        """The label value of each of a segmenter's outputs, 0 for the background."""
+        assert self.sliding_window is not None, "not a segmenter"
+        if self.sliding_window.outputs is not None:
+            return self.sliding_window.outputs
+        background = [0] if self.sliding_window.activation == "softmax" else []
+        return [*background, *(label.value for label in self.labels)]
 
     def settings(self, method: Method) -> MethodSettings:
         """The settings for a method: the card's, or the defaults where it has none.

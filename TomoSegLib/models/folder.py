@@ -81,7 +81,7 @@ def parse_card(content: bytes, where: str) -> ModelCard:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "card"
-        raise invalid(f"{field}: {first['msg']}") from None
+        raise invalid(f"{field}: {first['msg'].removeprefix('Value error, ')}") from None
     except UnicodeDecodeError:
         raise invalid("it is not UTF-8 text") from None
     except RecursionError:
