@@ -256,9 +256,7 @@ def window(**fields: Any) -> dict[str, Any]:
     return {"sliding_window": {"roi_size": [32, 32, 16], **fields}}
 
 
-def test_a_segmenters_outputs_are_the_background_and_the_labels_unless_the_card_says_otherwise() -> (
-    None
-):
+def test_a_segmenters_outputs_are_background_and_labels_unless_the_card_says_otherwise() -> None:
     def outputs(**fields: Any) -> list[int]:
         return parse_card(json.dumps(segmenter_fields(**window(**fields))).encode(), "card").outputs
 
