@@ -107,7 +107,7 @@ def train_encoder(
         threads,
         overwrite,
     )
-    with _progress() as tell, _stopping() as stop:
+    with progress_bars() as tell, stopping() as stop:
         model = train(what, tell, stop.is_set)
     if model is None:
         print(f"stopped; give the same command again to go on. So far in {output}")
@@ -170,7 +170,7 @@ def simulate_lesions(
         workers,
     )
     try:
-        with _progress() as tell:
+        with progress_bars() as tell:
             manifest = simulate_dataset(what, lambda done, total: tell("simulate", done, total, {}))
     except KeyboardInterrupt:  # volumes are written whole or not at all
         print(f"stopped; give the same command again to go on. So far in {output}")
@@ -237,14 +237,15 @@ class _Bars:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[_Bars]:
+def progress_bars() -> Iterator[_Bars]:
+    """A function that shows a stage's progress: stage, done, total and figures."""
     bars = _Bars()
     with bars.bars:
         yield bars
 
 
 @contextlib.contextmanager
-def _stopping() -> Iterator[threading.Event]:
+def stopping() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set: the step at hand is finished, then all is saved."""
     stop = threading.Event()
 
