@@ -22,6 +22,7 @@ class RunSection(Section):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self._lastRun: Run | None = None
+        self._stage = ""
         self._directions: int | None = None
         self._heatmapSince: float | None = None
         self.ui.runButton.connect("clicked()", self.run)
@@ -39,6 +40,7 @@ class RunSection(Section):
     def start(self, settings: RunSettings, volumes: dict[str, Any]) -> None:
         """Start a run with given settings."""
         self.panel.runs.start(settings, volumes, self._keepPartial)
+        self._showStage(self._stage)  # one more may be waiting
         self.refresh()
 
     def copyReport(self) -> None:
@@ -97,7 +99,7 @@ class RunSection(Section):
             text += ", " + _("about {seconds} s left").format(seconds=max(1, round(event.eta_s)))
         if self._directions is not None:
             text += "; " + _("heatmap of {count} directions shown").format(count=self._directions)
-        self.ui.stageNote.setText(f"{text} ({event.device})")
+        self._showStage(f"{text} ({event.device})")
         self.ui.progressBar.setMaximum(event.total or 0)  # 0: moves to and fro
         self.ui.progressBar.setValue(event.done if event.total else 0)
         self._measure(run, event)
@@ -131,16 +133,20 @@ class RunSection(Section):
             RunState.FAILED: _("Failed"),
             RunState.CANCELLED: _("Cancelled"),
         }
-        text = f"{states[run.state]}: {run.title}" if run is not None else ""
-        waiting = len(self.panel.runs.queue.waiting)
-        if waiting:
-            text += "; " + _("{count} more waiting").format(count=waiting)
-        self.ui.stageNote.setText(text)
+        self._showStage(f"{states[run.state]}: {run.title}" if run is not None else "")
         busy = run is not None and not run.state.isOver
         self.ui.progressBar.setVisible(busy)
         self.ui.progressBar.setMaximum(0 if busy else 100)
         self.ui.copyReportButton.setVisible(run is not None)
         self._showMessages(run)
+
+    def _showStage(self, text: str) -> None:
+        """Show what the run does, and how many wait for it."""
+        self._stage = text
+        waiting = len(self.panel.runs.queue.waiting)
+        if waiting:
+            text += "; " + _("{count} more waiting").format(count=waiting)
+        self.ui.stageNote.setText(text)
 
     def _showMessages(self, run: Run | None) -> None:
         parts = []

@@ -137,6 +137,15 @@ class ScriptedModuleWidget(ModuleWidget):
         layout = QtWidgets.QVBoxLayout(self)
         layout.setContentsMargins(4, 4, 4, 4)
         self.setMRMLScene(slicer.mrmlScene)
+        self._make_python()
+
+    def reload(self) -> None:
+        """Make the Python widget anew, from the module as it was imported last."""
+        self._module.python = sys.modules[self._module.name_text]
+        self._make_python()
+
+    def _make_python(self) -> None:
+        module = self._module
         cls = getattr(module.python, f"{module.name_text}Widget")
         self._python = cls(lifetime.wrapper_of(self))
         setattr(slicer.modules, f"{module.name_text}Widget", self._python)

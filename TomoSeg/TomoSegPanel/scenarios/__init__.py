@@ -1,0 +1,73 @@
+"""What the panel must do, as scenarios that run in 3D Slicer and in the stand-in application.
+
+A scenario is a function whose name is what it shows. It gets a `bench.Bench`, clicks on the
+widgets of the panel with real workers behind them, and raises where something is not as it should
+be. `runScenarios` runs them in Slicer (`TomoSegTest`); pytest runs the same functions in the
+stand-in.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from TomoSegPanel.scenarios import failures, geometry, inputs, interruptions, runs
+from TomoSegPanel.scenarios.bench import Bench
+
+Scenario = Callable[[Bench], None]
+
+SCENARIOS: tuple[Scenario, ...] = (
+    *inputs.SCENARIOS,
+    *runs.SCENARIOS,
+    *geometry.SCENARIOS,
+    *interruptions.SCENARIOS,
+    *failures.SCENARIOS,
+)
+
+
+def title(scenario: Scenario) -> str:
+    """The name of a scenario as a sentence."""
+    return scenario.__name__.replace("_s_", "'s ").replace("_", " ")
+
+
+def runScenario(scenario: Scenario) -> None:
+    """Run one on an empty scene.
+
+    Raises:
+        AssertionError: Something is not as it should be.
+    """
+    with Bench() as bench:
+        scenario(bench)
+
+
+def runScenarios(only: str = "", scenarios: Sequence[Scenario] = SCENARIOS) -> list[str]:
+    """Run scenarios one after the other and print how each went.
+
+    Args:
+        only: Run those alone whose titles contain this text.
+        scenarios: Which there are.
+
+    Returns:
+        The titles of those that failed; a scenario that cannot run fails.
+
+    Raises:
+        ValueError: There is none to run.
+    """
+    chosen = [scenario for scenario in scenarios if only in title(scenario)]
+    if not chosen:
+        raise ValueError(f"no scenario's title contains {only!r}")
+    failed = []
+    for scenario in chosen:
+        start = time.monotonic()
+        try:
+            runScenario(scenario)
+        except Exception:
+            failed.append(title(scenario))
+            print(traceback.format_exc())
+            verdict = "FAILED"
+        else:
+            verdict = "passed"
+        print(f"{verdict}: {title(scenario)} ({time.monotonic() - start:.1f} s)", flush=True)
+    print(f"{len(chosen) - len(failed)} scenarios passed, {len(failed)} failed")
+    return failed

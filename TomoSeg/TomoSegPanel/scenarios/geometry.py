@@ -1,0 +1,98 @@
+"""Scenarios of geometry: the heatmap peaks where the bright ball is, in patient coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from TomoSegPanel.scenarios.bench import Bench
+from TomoSegPanel.scenarios.objects import (
+    BLOB_RADIUS_MM,
+    BLOB_VALUE,
+    addBlobVolume,
+    addTransform,
+    assertPeak,
+    grid,
+    rotation,
+)
+
+
+def the_peak_is_in_its_place_in_an_oblique_volume_of_thick_slices(bench: Bench) -> None:
+    axes = rotation((1, 0.3, 0.2), 25) @ rotation((0, 0, 1), -40)
+    _runAndLook(
+        bench, (112.0, -28.0, 39.0), grid((18, 50, 46), (1.5, 1.6, 4.5), axes, (105, -30, 42))
+    )
+
+
+def the_peak_is_in_its_place_in_a_left_handed_volume_with_flipped_axes(bench: Bench) -> None:
+    axes = np.diag([-1.0, 1.0, 1.0]) @ rotation((0, 1, 0), 90)
+    assert np.linalg.det(axes) < 0
+    _runAndLook(bench, (-8.0, 15.0, -4.0), grid((40, 34, 38), (2.0, 2.2, 1.8), axes))
+
+
+def a_transform_above_the_volume_moves_its_heatmap_too(bench: Bench) -> None:
+    toWorld = np.eye(4)
+    toWorld[:3, :3] = rotation((0, 0, 1), 90)
+    toWorld[:3, 3] = (100.0, 0.0, -50.0)
+    transform = addTransform(toWorld)
+    blob = np.array([12.0, -8.0, 10.0])
+    volume = addBlobVolume(blob)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    bench.chooseVolume(volume)
+    assert transform.GetName() in bench.ui.volumeNote.text
+    bench.chooseModel()
+    bench.run()
+    heatmap = bench.parameters.heatmap
+    assert heatmap.GetTransformNodeID() == transform.GetID()
+    world = (toWorld @ [*blob, 1.0])[:3]
+    assertPeak(heatmap, world)
+    bench.ui.makeSegmentButton.click()
+    segmentation = bench.parameters.segmentation
+    assert segmentation.GetTransformNodeID() == transform.GetID()
+    tree = bench.ui.peaksTree
+    tree.setCurrentItem(tree.topLevelItem(0))
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        toRas = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+        assert abs(toRas[:3, 2] @ (toRas[:3, 3] - world)) < BLOB_RADIUS_MM, node.GetName()
+
+
+def a_transform_that_is_applied_while_a_run_is_under_way_moves_its_heatmap_too(
+    bench: Bench,
+) -> None:
+    blob = np.array([-9.0, -9.0, 9.0])
+    volume = addBlobVolume(blob)
+    bench.chooseVolume(volume)
+    bench.chooseModel()
+    run = bench.startAndWaitForPreview(0.05)
+    shift = np.eye(4)
+    shift[:3, 3] = (0.0, 70.0, 0.0)
+    transform = addTransform(shift)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    bench.finish(run)
+    heatmap = bench.parameters.heatmap
+    assert heatmap.GetTransformNodeID() == transform.GetID()
+    assertPeak(heatmap, blob + shift[:3, 3])
+
+
+def _runAndLook(bench: Bench, blob, on) -> None:
+    volume = addBlobVolume(blob, on)
+    bench.chooseVolume(volume)
+    bench.chooseModel()
+    bench.run()
+    heatmap = bench.parameters.heatmap
+    assertPeak(heatmap, blob)
+    assert heatmap.GetImageData().GetDimensions() == volume.GetImageData().GetDimensions()
+    bench.ui.makeSegmentButton.click()
+    segmentation = bench.parameters.segmentation
+    (segmentId,) = segmentation.GetSegmentation().GetSegmentIDs()
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume) != 0
+    inside = slicer.util.arrayFromVolume(volume) == BLOB_VALUE
+    assert (mask & inside).sum() > 0.5 * inside.sum(), "the segment is not where the ball is"
+
+
+SCENARIOS = (
+    the_peak_is_in_its_place_in_an_oblique_volume_of_thick_slices,
+    the_peak_is_in_its_place_in_a_left_handed_volume_with_flipped_axes,
+    a_transform_above_the_volume_moves_its_heatmap_too,
+    a_transform_that_is_applied_while_a_run_is_under_way_moves_its_heatmap_too,
+)

@@ -1,0 +1,83 @@
+"""Scenarios before a run: what is missing or cannot be used is said, with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from TomoSegPanel.scenarios.bench import Bench
+from TomoSegPanel.scenarios.objects import addBlobVolume
+
+
+def the_run_button_says_what_is_missing(bench: Bench) -> None:
+    assert not bench.ui.runButton.enabled
+    assert "volume" in bench.ui.runButton.toolTip
+    bench.chooseVolume(addBlobVolume())
+    assert not bench.ui.runButton.enabled
+    assert "model" in bench.ui.runButton.toolTip
+    bench.chooseModel()
+    assert bench.ui.runButton.enabled, bench.ui.runButton.toolTip
+
+
+def a_single_slice_is_refused_with_the_reason(bench: Bench) -> None:
+    bench.chooseModel()
+    for shape in ((1, 30, 40), (30, 1, 40), (30, 40, 1)):
+        _assertRefused(bench, slicer.util.addVolumeFromArray(np.ones(shape)), "slice")
+
+
+def an_empty_volume_is_refused_with_the_reason(bench: Bench) -> None:
+    bench.chooseModel()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+    _assertRefused(bench, node, "empty")
+
+
+def colour_vector_and_label_volumes_cannot_be_chosen_or_are_refused(bench: Bench) -> None:
+    bench.chooseModel()
+    rgb = slicer.util.addVolumeFromArray(
+        np.zeros((10, 12, 14, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode"
+    )
+    labels = slicer.util.addVolumeFromArray(
+        np.zeros((10, 12, 14), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode"
+    )
+    for node in (rgb, labels):
+        bench.chooseVolume(node)
+        assert not bench.ui.runButton.enabled, node.GetClassName()
+        assert bench.ui.runButton.toolTip
+
+
+def a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason(bench: Bench) -> None:
+    bench.chooseModel()
+    bench.chooseVolume(slicer.util.addVolumeFromArray(np.full((20, 20, 20), 7, np.int16)))
+    assert "intensity" in bench.ui.fitNote.text
+    run = bench.start()
+    bench.until(lambda: run.state.isOver, "the run is over", 120)
+    assert run.state.value == "finished" or run.error.hint, run.report()
+
+
+def a_model_is_found_by_the_words_of_its_card(bench: Bench) -> None:
+    bench.chooseVolume(addBlobVolume())
+    bench.chooseModel()
+    assert "TEST MODEL" in bench.ui.cardBrowser.toPlainText()
+    bench.ui.modelSearchBox.setText("no such word")
+    assert bench.ui.modelListWidget.count == 0
+    bench.ui.modelSearchBox.setText("bright FORMULA")
+    assert bench.ui.modelListWidget.count == 1
+    bench.showAllModels()
+    assert bench.parameters.model == "tiny-blob"
+
+
+def _assertRefused(bench: Bench, node: object, word: str) -> None:
+    bench.chooseVolume(node)
+    assert not bench.ui.runButton.enabled
+    assert word in bench.ui.runButton.toolTip, bench.ui.runButton.toolTip
+    assert node.GetName() in bench.ui.runButton.toolTip
+
+
+SCENARIOS = (
+    the_run_button_says_what_is_missing,
+    a_single_slice_is_refused_with_the_reason,
+    an_empty_volume_is_refused_with_the_reason,
+    colour_vector_and_label_volumes_cannot_be_chosen_or_are_refused,
+    a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason,
+    a_model_is_found_by_the_words_of_its_card,
+)
