@@ -46,3 +46,17 @@ class TomoSegWarning(UserWarning):
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code}] {self.hint}".rstrip()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch and ITK say so with a RuntimeError and words of their own."""
+    if isinstance(error, MemoryError):
+        return True
+    words = (
+        "out of memory",
+        "allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "cudnn_status_alloc_failed",
+    )
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

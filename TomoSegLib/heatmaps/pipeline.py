@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, is_out_of_memory
 from TomoSegLib.heatmaps.cam import cam_evaluator, map_origin
 from TomoSegLib.heatmaps.responses import (
     StackEncoder,
@@ -25,7 +25,6 @@ from TomoSegLib.heatmaps.responses import (
     Warn,
     cancelled,
     default_batch_size,
-    is_out_of_memory,
 )
 from TomoSegLib.heatmaps.tonno import filtered, logit_evaluator
 from TomoSegLib.imaging.preprocessing import ModelInput, sample_on

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, is_out_of_memory
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.models.loading import LoadedEncoder
 from TomoSegLib.tomography.planes import PlaneStack
@@ -280,11 +280,3 @@ class StackEncoder:
                 "Check that the scan is of the kind that the model's card asks for.",
             )
         return StackResponse(index, all_logits, empty_logit.float(), all_maps, empty_map)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, on any of torch's devices."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    words = ("out of memory", "allocate memory", "not enough memory", "cudnn_status_alloc_failed")
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Union
 
 import TomoSegLib
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, is_out_of_memory
 from TomoSegLib.jobs import processes
 from TomoSegLib.jobs.events import (
     EXIT_OK,
@@ -109,14 +109,6 @@ def describe_failure(error: BaseException) -> ErrorEvent:
         "This is a defect: please report it with the traceback.",
         traceback="".join(traceback.format_exception(type(error), error, error.__traceback__)),
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch and ITK say so with a RuntimeError and words of their own."""
-    if isinstance(error, MemoryError):
-        return True
-    words = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 class _Cancelled(BaseException):

@@ -62,6 +62,23 @@ def load_network(folder: ModelFolder) -> nn.Module:
     return network
 
 
+def move_network(network: nn.Module, device: torch.device | str) -> torch.device:
+    """Move a network to a device.
+
+    Raises:
+        TomoSegError: ``device-unavailable``.
+    """
+    try:
+        network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise TomoSegError(
+            "device-unavailable",
+            f"The model cannot be moved to the device {device}: {str(error).splitlines()[0]}",
+            "Choose another device, e.g. cpu.",
+        ) from None
+    return torch.device(device)
+
+
 def build_network(spec: Network) -> nn.Module:
     """Build the network of format ``module``, with random weights.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.models.building import build_network, load_network
+from TomoSegLib.models.building import build_network, load_network, move_network
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.folder import ModelFolder
 from TomoSegLib.models.store import find_model
@@ -98,15 +98,7 @@ class LoadedEncoder:
         Raises:
             TomoSegError: ``device-unavailable``.
         """
-        try:
-            self.network.to(device)
-            self.device = torch.device(device)
-        except (RuntimeError, AssertionError) as error:
-            raise TomoSegError(
-                "device-unavailable",
-                f"The model cannot be moved to the device {device}: {str(error).splitlines()[0]}",
-                "Choose another device, e.g. cpu.",
-            ) from None
+        self.device = move_network(self.network, device)
         return self
 
     @torch.no_grad()
@@ -324,11 +316,17 @@ def load_encoder(
         device: Where it shall lie.
 
     Raises:
-        TomoSegError: ``model-unknown``, ``model-card-invalid``,
+        TomoSegError: ``model-unknown``, ``model-card-invalid``, ``model-task``,
             ``model-network-invalid``, ``device-unavailable`` and those of `load_network`.
     """
     folder = model if isinstance(model, ModelFolder) else find_model(model)
     card = folder.card
+    if card.task != "heatmap":
+        raise TomoSegError(
+            "model-task",
+            f"The model {card.name} is for {card.task}, not for heatmaps.",
+            "'tomoseg models list' shows the models that there are.",
+        )
     network = load_network(folder)
     layer = None
     if card.network.format == "module":

@@ -37,7 +37,7 @@ def verify_model(model: ModelFolder) -> str:
         Its `model_hash`.
 
     Raises:
-        TomoSegError: What `verified_bytes` and `load_encoder` raise.
+        TomoSegError: What `verified_bytes`, `load_encoder` and `LoadedSegmenter.check` raise.
     """
     for name in model.card.files:
         verified_bytes(model, name)
@@ -96,12 +96,17 @@ def check_model(
 
 def _try_network(model: ModelFolder) -> int:
     """Load a network, let it answer, and count its parameters."""
-    # Imports torch, which takes seconds.
-    from TomoSegLib.models.loading import load_encoder
+    # Both import torch, which takes seconds.
+    if model.card.task == "segmentation":
+        from TomoSegLib.models.segmenter import load_segmenter
 
-    if model.card.task != "heatmap":
-        return 0
-    network = load_encoder(model).network
+        segmenter = load_segmenter(model)
+        segmenter.check()
+        network = segmenter.network
+    else:
+        from TomoSegLib.models.loading import load_encoder
+
+        network = load_encoder(model).network
     return sum(parameter.numel() for parameter in network.parameters())
 
 
