@@ -63,7 +63,7 @@ def heatmap_to_mask(
     level = find_threshold(heatmap, foreground, threshold, calibrated)
     mask = np.greater(heatmap, level)
     mask &= foreground
-    _keep_components(mask, heatmap, settings, geometry.voxel_volume_ml)
+    keep_components(mask, heatmap, settings, geometry.voxel_volume_ml)
     return mask.view(np.uint8), level
 
 
@@ -111,10 +111,17 @@ def find_threshold(
     return value
 
 
-def _keep_components(
+def keep_components(
     mask: BoolArray, heatmap: Heatmap, settings: MaskSettings, voxel_volume_ml: float
 ) -> None:
-    """Remove components in place."""
+    """Remove from a mask, in place, the components that are not worth keeping.
+
+    Args:
+        mask: ``(k, j, i)``.
+        heatmap: ``(k, j, i)``: where its peak is, for the choice ``peak``.
+        settings: Smallest size and choice of components, see `heatmap_to_mask`.
+        voxel_volume_ml: Volume of a voxel, mL.
+    """
     # 1e-9: a size that is a whole number of voxels must not ask for one more by rounding.
     smallest = max(1, math.ceil(settings.minimum_size_ml / voxel_volume_ml - 1e-9))
     if settings.components == "all" and smallest == 1:

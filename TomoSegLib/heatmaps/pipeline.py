@@ -27,6 +27,7 @@ from TomoSegLib.heatmaps.responses import (
     default_batch_size,
 )
 from TomoSegLib.heatmaps.tonno import filtered, logit_evaluator
+from TomoSegLib.imaging.foreground import bounding_box
 from TomoSegLib.imaging.preprocessing import ModelInput, sample_on
 from TomoSegLib.imaging.volume import FloatArray, Geometry
 from TomoSegLib.models.card import CamKind, Method, MethodSettings, ModelCard
@@ -147,7 +148,7 @@ def compute_heatmap(
 
     foreground = _foreground_on(target, model_input)
     box = _bounding_box(foreground)
-    region = _part(target, box)
+    region = target.part(box)
     support = foreground[box]
     slices = StackEncoder(
         encoder,
@@ -273,25 +274,14 @@ def _foreground_on(target: Geometry, model_input: ModelInput) -> BoolArray:
 
 
 def _bounding_box(foreground: BoolArray) -> Box:
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(foreground.any(axis=others))
-        if len(places) == 0:
-            raise TomoSegError(
-                "foreground-empty",
-                "There is no foreground in the part of the scan that was asked for.",
-                "Choose a region of interest that holds some of the patient.",
-            )
-        box.append(slice(int(places[0]), int(places[-1]) + 1))
-    return box[0], box[1], box[2]
-
-
-def _part(geometry: Geometry, box: Box) -> Geometry:
-    """The grid of a box ``[k, j, i]`` of voxels."""
-    affine = geometry.affine.copy()
-    affine[:3, 3] = geometry.index_to_lps([box[2].start, box[1].start, box[0].start])
-    return Geometry(tuple(s.stop - s.start for s in box), affine)
+    box = bounding_box(foreground)
+    if box is None:
+        raise TomoSegError(
+            "foreground-empty",
+            "There is no foreground in the part of the scan that was asked for.",
+            "Choose a region of interest that holds some of the patient.",
+        )
+    return box
 
 
 def _whole(

@@ -63,6 +63,18 @@ def foreground_mask(volume: Volume, kind: ForegroundKind) -> BoolArray:
     return mask
 
 
+def bounding_box(mask: BoolArray) -> tuple[slice, slice, slice] | None:
+    """The smallest box ``[k, j, i]`` that holds all voxels of a mask; None if there are none."""
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        if occupied.size == 0:
+            return None
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return box[0], box[1], box[2]
+
+
 def background_value(array: npt.NDArray[Any]) -> float | None:
     """The constant around the object: the value that at least six of the eight corners share."""
     corners = array[np.ix_(*([0, -1] for _ in range(3)))].ravel()

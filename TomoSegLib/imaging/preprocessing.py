@@ -236,7 +236,7 @@ def _channel_on(
     values = mapping.apply(array)
     values[~cropped_mask] = spec.background
     return sample_on(
-        values, _cropped(channel.geometry, box), target, outside=spec.background, antialias=True
+        values, channel.geometry.part(box), target, outside=spec.background, antialias=True
     )
 
 
@@ -247,7 +247,7 @@ def _mask_on(mask: BoolArray, geometry: Geometry, target: Geometry) -> BoolArray
         # The whole volume: its outermost voxels must not be lost to rounding.
         return np.asarray(_inside(geometry, target))
     # Not smoothed: that would wear down what is convex.
-    share = sample_on(cropped, _cropped(geometry, box), target)
+    share = sample_on(cropped, geometry.part(box), target)
     inside = share >= 0.5
     # A foreground thinner than a voxel of the model's grid is still foreground.
     return inside if inside.any() else share >= share.max()
@@ -286,17 +286,6 @@ def _box_around(
         first, last = int(occupied[0]), int(occupied[-1])
         box.append(slice(max(first - margin, 0), min(last + margin + 1, mask.shape[axis])))
     return box[0], box[1], box[2]
-
-
-def _cropped(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
-    affine = geometry.affine.copy()
-    affine[:3, 3] = geometry.index_to_lps([box[2].start, box[1].start, box[0].start])
-    shape = (
-        box[0].stop - box[0].start,
-        box[1].stop - box[1].start,
-        box[2].stop - box[2].start,
-    )
-    return Geometry(shape, affine)
 
 
 def _orthonormal(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -102,6 +102,13 @@ class Geometry:
         """``(8, 3)`` LPS positions of the centres of the grid's corner voxels."""
         ends = [(0, n - 1) for n in self.size]
         return self.index_to_lps([(i, j, k) for i in ends[0] for j in ends[1] for k in ends[2]])
+
+    def part(self, box: Sequence[slice]) -> Geometry:
+        """The grid of a box of voxels, given as slices with start and stop along ``(k, j, i)``."""
+        k, j, i = box
+        affine = self.affine.copy()
+        affine[:3, 3] = self.index_to_lps([i.start, j.start, k.start])
+        return Geometry((k.stop - k.start, j.stop - j.start, i.stop - i.start), affine)
 
     def is_close(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Whether both grids have the same shape and corners within the tolerance."""

@@ -96,7 +96,4 @@ def region_grid(region: Region | None, image: Volume) -> Geometry:
             f"{' x '.join(map(str, geometry.size))} voxels.",
             "Give voxel ranges along i, j and k within the volume.",
         )
-    affine = geometry.affine.copy()
-    affine[:3, 3] = geometry.index_to_lps(region.start)
-    k, j, i = (part.stop - part.start for part in region.slices)
-    return Geometry((k, j, i), affine)
+    return geometry.part(region.slices)
