@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import qt
 import slicer.util
+from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.client import CANCEL_S, STDERR_LINES, EventStream, worker_command
 from TomoSegLib.jobs.events import ErrorEvent, Event, ResultEvent, StartedEvent
@@ -121,8 +122,12 @@ class WorkerProcess:
             self._end(
                 ErrorEvent(
                     "worker-not-started",
-                    f"The worker could not be started: {self._process.errorString()}.",
-                    f"Check that this program exists and may be run: {self._command[0]}",
+                    _("The worker could not be started: {reason}.").format(
+                        reason=self._process.errorString()
+                    ),
+                    _("Check that this program exists and may be run: {program}").format(
+                        program=self._command[0]
+                    ),
                 )
             )
 
@@ -133,13 +138,17 @@ class WorkerProcess:
 
     def _silentEnd(self, status: int, how: int) -> ErrorEvent:
         if self._cancelled:
-            return ErrorEvent("cancelled", "The job was cancelled.")
+            return ErrorEvent("cancelled", _("The job was cancelled."))
         crashed = how == qt.QProcess.CrashExit
-        reason = "it crashed or was killed" if crashed else f"exit status {status}"
+        reason = (
+            _("it crashed or was killed")
+            if crashed
+            else _("exit status {status}").format(status=status)
+        )
         return ErrorEvent(
             "worker-died",
-            f"The worker ended without a result ({reason}).",
-            "Run it again; if that does not help, report it with the log.",
+            _("The worker ended without a result ({reason}).").format(reason=reason),
+            _("Run it again; if that does not help, report it with the log."),
             log=b"".join(self._log).decode("utf-8", "replace"),
         )
 
