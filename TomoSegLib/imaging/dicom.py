@@ -271,7 +271,8 @@ def _plane(
     header: Dataset,
 ) -> ImageSlice:
     axes = np.array([float(v) for v in orientation.ImageOrientationPatient])
-    rows, columns = axes[:3] / np.linalg.norm(axes[:3]), axes[3:] / np.linalg.norm(axes[3:])
+    with np.errstate(invalid="ignore"):
+        rows, columns = axes[:3] / np.linalg.norm(axes[:3]), axes[3:] / np.linalg.norm(axes[3:])
     if not abs(float(rows @ columns)) <= 0.01:  # also where it is no number
         raise ValueError("orientation")
     # PixelSpacing is the distance of rows, then of columns.

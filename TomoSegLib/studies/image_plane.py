@@ -78,6 +78,17 @@ class ImagePlane:
         steps = np.stack([self.column_step, self.row_step], axis=1)
         return (np.asarray(points, dtype=np.float64) - self.origin) @ np.linalg.pinv(steps).T
 
+    def transposed(self) -> ImagePlane:
+        """The same image with rows and columns exchanged."""
+        return ImagePlane(self.origin, self.row_step, self.column_step, self.shape[::-1])
+
+    def flipped(self, axis: int) -> ImagePlane:
+        """The same image with its rows (axis 0) or its columns (axis 1) in reverse."""
+        last, steps = self.shape[axis] - 1, [self.row_step, self.column_step]
+        origin = self.origin + last * steps[axis]
+        steps[axis] = -steps[axis]
+        return ImagePlane(origin, steps[1], steps[0], self.shape)
+
     def signed_distance(self, points: npt.ArrayLike) -> FloatArray:
         """Distances of points ``(..., 3)`` from the plane along its normal, mm."""
         return (np.asarray(points, dtype=np.float64) - self.origin) @ self.normal
