@@ -11,6 +11,7 @@ import typer
 import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.planes import planes_app
+from TomoSegLib.cli.pretraining import pretrain_app
 from TomoSegLib.cli.training import simulate_app, train_app
 from TomoSegLib.errors import TomoSegError
 
@@ -25,6 +26,7 @@ app.command()(evaluate)
 models_app = typer.Typer(help="List, show, verify and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(planes_app, name="planes")
+app.add_typer(pretrain_app, name="pretrain")
 app.add_typer(train_app, name="train")
 app.add_typer(simulate_app, name="simulate")
 

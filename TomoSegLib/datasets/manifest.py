@@ -138,7 +138,7 @@ def read_manifest(path: Path, *, check_files: bool = True) -> Manifest:
             ``manifest-duplicate``, ``manifest-leak`` or ``manifest-missing-files``.
     """
     path = Path(path)
-    header, rows = _read_rows(path)
+    header, rows = read_rows(path)
     columns = _channel_columns(path, header)
     if not rows:
         raise TomoSegError(
@@ -197,13 +197,17 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
             )
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and rows with their line numbers; blank lines are skipped."""
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and rows of a table with their line numbers; blank lines are skipped.
+
+    Raises:
+        TomoSegError: ``manifest-not-found`` or ``manifest-unreadable``.
+    """
     if not path.is_file():
         raise TomoSegError(
             "manifest-not-found",
             f"There is no manifest {path}.",
-            "Check the path; a manifest is a CSV file with the columns path, label, split.",
+            "Check the path; a manifest is a CSV file, one row a case.",
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:

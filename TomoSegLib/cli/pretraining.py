@@ -1,0 +1,219 @@
+"""``tomoseg pretrain`` and ``tomoseg finetune``: networks that learn before they see a label."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
+from TomoSegLib.errors import TomoSegError, TomoSegWarning
+
+pretrain_app = typer.Typer(help="Train networks without labels.", no_args_is_help=True)
+
+
+@pretrain_app.command("sar")
+def pretrain_sar(
+    manifest: Annotated[
+        Path,
+        typer.Option("--manifest", metavar="CSV", help="image, modality; optional dataset, split."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="sar, sar-no-adversary, sar-no-scale, sar-large, sar-medium, sar-small, "
+            "models-genesis, patch-location, jigsaw, rotation or cpc."
+        ),
+    ] = "sar",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 20_000,
+    batch_size: Annotated[int, typer.Option(min=2, help="Cubes of a step.")] = 16,
+    features: Annotated[
+        str, typer.Option(help="Channels of the U-Net's five levels and its last convolutions.")
+    ] = "32,64,128,256,512,32",
+    cube: Annotated[
+        str, typer.Option(metavar="IxJxK", help="Voxels of a cube; multiples of 16.")
+    ] = "64x64x32",
+    scales: Annotated[str, typer.Option(help="Crops as fractions of a volume's sides.")] = (
+        "1/2,1/4,1/8"
+    ),
+    cubes: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[DATASET=]N:N:N",
+            help="Cubes of each scale and volume; may be repeated for data sets.",
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
+    spacing: Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")] = 1.0,
+    ct_window: Annotated[
+        str, typer.Option(metavar="LOW:HIGH", help="Hounsfield units that become 0 and 1.")
+    ] = "-1000:1000",
+    mr_percentiles: Annotated[
+        str, typer.Option(metavar="LOW:HIGH", help="Percentiles of an MR volume likewise.")
+    ] = "0.5:99.5",
+    modality: Annotated[str | None, typer.Option(help="CT or MR, of rows that do not say.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the cubes, for several runs to share."),
+    ] = None,
+    learning_rates: Annotated[
+        str, typer.Option(help="Of U-Net, heads and discriminator (SGD).")
+    ] = "1,0.1,0.001",
+    momentum: Annotated[float, typer.Option(min=0.0, max=0.999, help="Of SGD.")] = 0.9,
+    restoration_weight: Annotated[float, typer.Option(min=0.0, help="The paper's beta.")] = 10.0,
+    scale_weight: Annotated[float, typer.Option(min=0.0, help="The paper's alpha.")] = 1.0,
+    adversary_weight: Annotated[
+        float, typer.Option(min=0.0, help="Of the adversarial loss in the encoder's.")
+    ] = 1.0,
+    game: Annotated[
+        str, typer.Option(help="Min-max game: alternating or gradient-reversal.")
+    ] = "alternating",
+    objective: Annotated[
+        str, typer.Option(help="The encoder's side if alternating: minimax or uniform.")
+    ] = "minimax",
+    clip: Annotated[float, typer.Option(min=0.0, help="Largest gradient norm; 0: none.")] = 0.0,
+    plateau_factor: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Of the learning rates on a plateau.")
+    ] = 0.5,
+    plateau_patience: Annotated[
+        int, typer.Option(min=0, help="Validations without a gain before that.")
+    ] = 10,
+    validate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
+    ] = 500,
+    validation_cubes: Annotated[int, typer.Option(min=1, help="Cubes of a validation.")] = 512,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare cubes.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+) -> int:
+    """Pre-train a 3D U-Net on unlabelled volumes: scale-aware restoration and its baselines.
+
+    What was stopped or killed goes on where it was when the same command is given again.
+    """
+    from TomoSegLib.jobs.devices import choose_device
+    from TomoSegLib.pretraining.adversary import Game, Objective
+    from TomoSegLib.pretraining.cubes import CubeOptions
+    from TomoSegLib.pretraining.options import Precision, PretrainingOptions
+    from TomoSegLib.pretraining.run import Pretraining, pretrain
+
+    for name, value, kind in (
+        ("game", game, Game),
+        ("objective", objective, Objective),
+        ("precision", precision, Precision),
+    ):
+        _one_of(name, value, get_args(kind))
+    shape = _numbers("cube", cube.lower(), "x", 3, int)
+    rates = _numbers("learning-rates", learning_rates, ",", 3, float)
+    counts: dict[str, tuple[int, ...]] = {}
+    for item in cubes:
+        dataset, _, numbers = item.rpartition("=")
+        counts[dataset] = _numbers("cubes", numbers, ":", None, int)
+    cube_options = CubeOptions(
+        shape=(shape[2], shape[1], shape[0]),
+        scales=_numbers("scales", scales, ",", None, lambda text: float(Fraction(text))),
+        counts=counts.pop("", CubeOptions().counts),
+        dataset_counts=counts,
+        spacing_mm=spacing,
+        ct_window=_range("ct-window", ct_window),
+        mr_percentiles=_range("mr-percentiles", mr_percentiles),
+        seed=seed,
+    )
+    options = PretrainingOptions(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rates=(rates[0], rates[1], rates[2]),
+        momentum=momentum,
+        weights={
+            "restoration": restoration_weight,
+            "scale": scale_weight,
+            "adversary": adversary_weight,
+        },
+        game=game,  # type: ignore[arg-type]
+        objective=objective,  # type: ignore[arg-type]
+        clip=clip,
+        plateau_factor=plateau_factor,
+        plateau_patience=plateau_patience,
+        validate_every=validate_every,
+        validation_cubes=validation_cubes,
+        precision=precision,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    what = Pretraining(
+        manifest,
+        output,
+        task,
+        options,
+        cube_options,
+        _numbers("features", features, ",", 6, int),
+        modality,
+        cache,
+        workers,
+        str(choose_device(device)),
+        threads,
+        overwrite,
+    )
+    with progress_bars() as tell, stopping() as stop, _warnings_in_one_line():
+        finished = pretrain(what, tell, stop.is_set)
+    if not finished:
+        print(f"stopped; give the same command again to go on. So far in {output}")
+        return EXIT_INTERRUPTED
+    print(f"weights in  {output}")
+    return 0
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show warnings as errors are shown, each once."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if isinstance(message, TomoSegWarning):
+            text = f"[{message.code}]: {message.message} {message.hint}".rstrip()
+            print(f"tomoseg: warning {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise TomoSegError(
+            "usage",
+            f"'--{option} {value}' is not known.",
+            f"Choose one of {', '.join(allowed)}.",
+        )
+
+
+def _numbers(option: str, text: str, separator: str, count: int | None, kind: Any) -> Any:
+    try:
+        numbers = tuple(kind(part) for part in text.split(separator))
+    except (ValueError, ZeroDivisionError):
+        numbers = ()
+    if not numbers or (count is not None and len(numbers) != count):
+        wanted = f"{count} numbers" if count else "numbers"
+        raise TomoSegError(
+            "usage",
+            f"'--{option} {text}' is not {wanted} separated by '{separator}'.",
+            "See 'tomoseg pretrain sar --help' for the defaults.",
+        )
+    return numbers
+
+
+def _range(option: str, text: str) -> tuple[float, float]:
+    low, high = _numbers(option, text, ":", 2, float)
+    if not low < high:
+        raise TomoSegError(
+            "usage", f"'--{option} {text}' is no range.", "Give the lower value first."
+        )
+    return low, high

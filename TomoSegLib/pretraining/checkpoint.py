@@ -1,0 +1,154 @@
+"""The state of a training on disk: tensors and a record in one safetensors file, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from TomoSegLib.errors import TomoSegError
+
+FILE = "checkpoint.safetensors"
+
+_SCHEDULE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+
+
+class CheckpointParts:
+    """Collects, or gives back, the parts of a checkpoint.
+
+    Args:
+        tensors: Tensors by name; names are ``part/name``.
+        record: Whatever else there is, as JSON.
+    """
+
+    def __init__(
+        self, tensors: dict[str, Tensor] | None = None, record: dict[str, Any] | None = None
+    ) -> None:
+        self.tensors: dict[str, Tensor] = tensors if tensors is not None else {}
+        self.record: dict[str, Any] = record if record is not None else {}
+
+    def put(self, part: str, values: Mapping[str, Tensor]) -> None:
+        """Add tensors under a name."""
+        self.tensors.update({f"{part}/{name}": value for name, value in values.items()})
+
+    def get(self, part: str) -> dict[str, Tensor]:
+        """The tensors under a name."""
+        start = part + "/"
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def put_optimizer(self, part: str, optimizer: torch.optim.Optimizer) -> None:
+        """Add an optimiser's moments and learning rates."""
+        for index, moments in optimizer.state_dict()["state"].items():
+            values = {k: v for k, v in moments.items() if isinstance(v, Tensor)}
+            self.put(f"{part}/{index}", values)
+        self.record[part] = [group["lr"] for group in optimizer.param_groups]
+
+    def get_optimizer(self, part: str, optimizer: torch.optim.Optimizer) -> None:
+        """Bring an optimiser to where it was."""
+        state = optimizer.state_dict()
+        for name, value in self.get(part).items():
+            index, _, moment = name.partition("/")
+            state["state"].setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict(state)
+        for group, rate in zip(optimizer.param_groups, self.record[part], strict=True):
+            group["lr"] = float(rate)
+
+    def put_schedule(self, part: str, schedule: torch.optim.lr_scheduler.ReduceLROnPlateau) -> None:
+        """Add what a schedule remembers."""
+        state = schedule.state_dict()
+        self.record[part] = {name: state[name] for name in _SCHEDULE}
+
+    def get_schedule(self, part: str, schedule: torch.optim.lr_scheduler.ReduceLROnPlateau) -> None:
+        """Bring a schedule to where it was."""
+        schedule.load_state_dict({name: self.record[part][name] for name in _SCHEDULE})
+
+
+def write_checkpoint(folder: Path, parts: CheckpointParts, identity: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the one that is there stays until the new one is whole.
+
+    Args:
+        folder: Where ``checkpoint.safetensors`` is written or replaced.
+        parts: What the next step depends on.
+        identity: What is trained on what, and how: a checkpoint is only continued by the same.
+
+    Raises:
+        TomoSegError: ``output-unwritable``.
+    """
+    metadata = {
+        "state": json.dumps(parts.record),
+        "identity": json.dumps(identity, sort_keys=True),
+    }
+    temporary = folder / f".{FILE}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Copies: the same tensor may stand in two parts.
+        copies = {k: v.detach().cpu().contiguous().clone() for k, v in parts.tensors.items()}
+        save_file(copies, temporary, metadata)
+        os.replace(temporary, folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise TomoSegError(
+            "output-unwritable",
+            f"The checkpoint in {folder} cannot be written: {error}.",
+            "Free some space, or choose another --output; the last checkpoint is kept.",
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> CheckpointParts | None:
+    """Read a checkpoint, if there is one.
+
+    Raises:
+        TomoSegError: ``checkpoint-invalid`` (not a whole checkpoint) or ``checkpoint-different``
+            (of another network, other data or options).
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        record, found = json.loads(metadata["state"]), json.loads(metadata["identity"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise invalid_checkpoint(path, str(error)) from None
+    wanted = json.loads(json.dumps(identity, sort_keys=True))
+    if found != wanted:
+        raise TomoSegError(
+            "checkpoint-different",
+            f"{folder} holds the training of something else: "
+            f"{', '.join(_different(found, wanted))} changed.",
+            "Choose another --output, or give --overwrite to start again.",
+        )
+    return CheckpointParts(tensors, record)
+
+
+def _different(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted({*found, *wanted}):
+            yield from _different(found.get(name), wanted.get(name), f"{prefix}{name}.")
+    elif found != wanted:
+        yield prefix.rstrip(".") or "all"
+
+
+def invalid_checkpoint(path: Path, reason: str) -> TomoSegError:
+    """The error for a file that cannot be gone on from."""
+    return TomoSegError(
+        "checkpoint-invalid",
+        f"{path} is not a whole checkpoint of this training: {reason}.",
+        "Give --overwrite to start again.",
+    )
+
+
+def all_finite(weights: Mapping[str, Tensor]) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(
+        bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()
+    )

@@ -1,0 +1,127 @@
+"""The manifest of an unlabelled pool: which volumes, of which modality, from which data set.
+
+One row a volume, comma-separated, UTF-8, with a header. Columns, in any order:
+
+* ``image``: the volume file or DICOM folder, relative to the manifest's folder or absolute.
+* ``modality``: ``CT`` or ``MR``; may be left out where the command names one for all.
+* ``dataset`` (optional): what the volume comes from; numbers of cubes can be set for each.
+* ``split`` (optional): ``train`` or ``val``. Without any ``val`` a tenth is held out by chance.
+  Rows of the split ``test`` are left alone: what is measured on later must not be seen.
+
+Other columns are ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from TomoSegLib.datasets.manifest import read_rows
+from TomoSegLib.errors import TomoSegError
+
+Modality = Literal["CT", "MR"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+_HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class PoolVolume:
+    """One volume of the pool.
+
+    Attributes:
+        path: Where it lies.
+        modality: CT or MR.
+        dataset: What it comes from; empty if the manifest does not say.
+        validation: Whether it is held out for the validation loss.
+    """
+
+    path: Path
+    modality: Modality
+    dataset: str = ""
+    validation: bool = False
+
+
+def read_pool(path: Path, modality: str | None = None, seed: int = 0) -> list[PoolVolume]:
+    """Read the manifest of an unlabelled pool.
+
+    Args:
+        path: The CSV file.
+        modality: Of rows that name none.
+        seed: Of the choice of validation volumes where the manifest makes none.
+
+    Raises:
+        TomoSegError: ``manifest-not-found``, ``manifest-unreadable``, ``manifest-columns``,
+            ``manifest-modality``, ``manifest-split``, ``manifest-duplicate``,
+            ``manifest-missing-files``, ``manifest-split-empty``.
+    """
+    header, rows = read_rows(path)
+    if "image" not in header:
+        raise TomoSegError(
+            "manifest-columns",
+            f"{path.name} has no column image (it has {', '.join(header)}).",
+            "Name the columns image and modality; dataset and split are optional.",
+        )
+    folder = Path(os.path.abspath(path.parent))
+    volumes: list[PoolVolume] = []
+    for line, row in rows:
+        split = row.get("split") or "train"
+        if split not in ("train", "val", "test"):
+            raise TomoSegError(
+                "manifest-split",
+                f"{path.name}, line {line}: the split is {split!r}.",
+                "A split is train, val or test.",
+            )
+        if split != "test":
+            file = folder / row["image"]
+            kind = _modality(path, line, row.get("modality") or modality or "")
+            volumes.append(PoolVolume(file, kind, row.get("dataset", ""), split == "val"))
+    _refuse(path, volumes)
+    if not any(volume.validation for volume in volumes) and len(volumes) > 1:
+        count = max(1, round(_HELD_OUT * len(volumes)))
+        held_out = set(np.random.default_rng(seed).permutation(len(volumes))[:count].tolist())
+        volumes = [
+            PoolVolume(v.path, v.modality, v.dataset, n in held_out) for n, v in enumerate(volumes)
+        ]
+    return volumes
+
+
+def _modality(path: Path, line: int, text: str) -> Modality:
+    for modality in MODALITIES:
+        if text.upper() in (modality, f"{modality}I", f"{modality}T"):
+            return modality
+    raise TomoSegError(
+        "manifest-modality",
+        f"{path.name}, line {line}: the modality is {text!r}.",
+        "A modality is CT or MR: add a column modality, or give --modality for all rows.",
+    )
+
+
+def _refuse(path: Path, volumes: list[PoolVolume]) -> None:
+    if not any(not volume.validation for volume in volumes):
+        raise TomoSegError(
+            "manifest-split-empty",
+            f"{path.name} has no volume to train on.",
+            "Add one row a volume, in split train.",
+        )
+    files = [volume.path for volume in volumes]
+    twice = (
+        [file for file in files if files.count(file) > 1] if len(set(files)) < len(files) else []
+    )
+    if twice:
+        raise TomoSegError(
+            "manifest-duplicate",
+            f"{path.name} names {twice[0]} in several rows.",
+            "Keep one row for each volume.",
+        )
+    missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
+    if missing:
+        raise TomoSegError(
+            "manifest-missing-files",
+            f"{len(missing)} of the {len(files)} files in {path.name} are not there: {missing[0]}.",
+            "Paths are relative to the manifest's folder: move it, or correct them.",
+        )

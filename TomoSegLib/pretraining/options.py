@@ -1,0 +1,68 @@
+"""How a network is pre-trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from TomoSegLib.pretraining.adversary import Game, Objective
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class PretrainingOptions:
+    """How a network is pre-trained; the defaults are the paper's where it says anything.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Cubes of a step.
+        learning_rates: Of SGD for U-Net, heads and discriminator.
+        momentum: Of SGD. The paper gives none; 0.9 is that of Models Genesis.
+        weights: Of the losses by name; the paper's beta is ``restoration``, its alpha ``scale``,
+            and ``adversary`` is what its L_adv counts in the encoder's loss. Others count 1.
+        game: How the min-max game is played, or None without an adversary.
+        objective: The encoder's side of it in the alternating game, see `confusion_loss`.
+        clip: Largest norm of the gradient of U-Net and heads; 0 does not clip.
+        plateau_factor: What `ReduceLROnPlateau` multiplies the learning rates by when the
+            validation loss does not fall.
+        plateau_patience: Validations that it waits.
+        validate_every: Steps between validations and checkpoints.
+        validation_cubes: Cubes of a validation at most, always the same ones.
+        precision: Of the network's arithmetic. ``auto`` is bfloat16 on GPUs that have it, float16
+            with a scaled loss on others, and float32 elsewhere.
+        seed: Everything random follows from it.
+    """
+
+    steps: int = 20_000
+    batch_size: int = 16
+    learning_rates: tuple[float, float, float] = (1.0, 0.1, 0.001)
+    momentum: float = 0.9
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: {"restoration": 10.0, "scale": 1.0, "adversary": 1.0}
+    )
+    game: Game | None = "alternating"
+    objective: Objective = "minimax"
+    clip: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 10
+    validate_every: int = 500
+    validation_cubes: int = 512
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records."""
+        return asdict(self)
+
+
+def chosen_precision(precision: Precision, device: torch.device) -> str:
+    """What ``auto`` means on a device; other names stay what they are."""
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"

@@ -1,0 +1,305 @@
+"""Pre-training step by step: the U-Net and a task's heads against a modality discriminator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
+
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.networks.unet3d import UNet3D
+from TomoSegLib.pretraining.adversary import (
+    ModalityDiscriminator,
+    confusion_loss,
+    discriminator_loss,
+    reverse_gradient,
+)
+from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
+from TomoSegLib.pretraining.cubes import CubePool
+from TomoSegLib.pretraining.loader import Batch, CubeDataset, order
+from TomoSegLib.pretraining.options import PretrainingOptions, chosen_precision
+from TomoSegLib.pretraining.tasks import Outcome, PretextTask
+
+
+@dataclass
+class PretrainingState:
+    """What a pre-training has come to.
+
+    Attributes:
+        step: Steps done.
+        best_loss: Least validation loss so far.
+        best_step: Step of the weights that are kept.
+        history: One entry a validation.
+        sums: Sums of the figures of the steps since the last validation.
+        counted: Their number.
+    """
+
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    counted: int = 0
+
+
+class Pretrainer:
+    """Trains a U-Net on a pretext task.
+
+    Args:
+        network: The U-Net.
+        task: The task with its heads.
+        train: Cubes to train on.
+        validation: Cubes for the validation loss; without any the training loss takes its place.
+        options: See `PretrainingOptions`.
+        device: Where it runs.
+        workers: Processes that prepare cubes; 0 prepares them here. Their number changes nothing
+            about the result.
+    """
+
+    def __init__(
+        self,
+        network: UNet3D,
+        task: PretextTask,
+        train: CubePool,
+        validation: CubePool,
+        options: PretrainingOptions,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self.options, self.workers = options, workers
+        self.device = torch.device(device)
+        self.network, self.task = network.to(self.device), task.to(self.device)
+        self.train_data = CubeDataset(train, task.prepare, (options.seed, 1))
+        self.validation_data = CubeDataset(validation, task.prepare, (options.seed, 2))
+        unet_rate, head_rate, discriminator_rate = options.learning_rates
+        groups: list[dict[str, Any]] = [{"params": list(network.parameters()), "lr": unet_rate}]
+        if heads := list(task.parameters()):
+            groups.append({"params": heads, "lr": head_rate})
+        self.optimizers = {"network": torch.optim.SGD(groups, momentum=options.momentum)}
+        self.discriminator: ModalityDiscriminator | None = None
+        if options.game is not None:
+            self.discriminator = ModalityDiscriminator(network.level_channels).to(self.device)
+            self.optimizers["discriminator"] = torch.optim.SGD(
+                self.discriminator.parameters(), lr=discriminator_rate, momentum=options.momentum
+            )
+        self.schedules = {
+            name: ReduceLROnPlateau(
+                optimizer, factor=options.plateau_factor, patience=options.plateau_patience
+            )
+            for name, optimizer in self.optimizers.items()
+        }
+        precision = chosen_precision(options.precision, self.device)
+        self._autocast = partial(
+            torch.autocast,
+            self.device.type,
+            dtype=getattr(torch, precision),
+            enabled=precision != "float32",
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
+        self.state = PretrainingState()
+        self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self._batches: Iterator[Batch] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.state.step >= self.options.steps
+
+    def step(self) -> dict[str, float]:
+        """One step of all optimisers, and a validation where it is due.
+
+        Returns:
+            Losses and other figures of the step.
+
+        Raises:
+            TomoSegError: ``training-diverged`` if the loss or a weight is not finite.
+        """
+        options, state = self.options, self.state
+        if self._batches is None:
+            cubes = len(self.train_data.pool)
+            steps = order(cubes, options.batch_size, options.seed, state.step, options.steps)
+            self._batches = self._loaded(self.train_data, steps)
+        batch = self._moved(next(self._batches))
+        self.network.train()
+        self.task.train()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            outcome = self.task.run(self.network, batch)
+            total = self._weighted(outcome)
+        figures = {**outcome.losses, **outcome.figures}
+        if self.discriminator is not None:
+            term, figures["discriminator"], figures["discriminator accuracy"] = self._game(
+                self.discriminator, outcome.levels, batch["modality"]
+            )
+            total = total + term
+        told = {name: float(value.detach()) for name, value in figures.items()}
+        told["total"] = float(total.detach())
+        if not math.isfinite(told["total"]):
+            raise _diverged(f"The loss is no longer a number at step {state.step + 1}")
+        self.scaler.scale(total).backward()
+        if options.clip:
+            self.scaler.unscale_(self.optimizers["network"])
+            for group in self.optimizers["network"].param_groups:
+                nn.utils.clip_grad_norm_(group["params"], options.clip)
+        for optimizer in self.optimizers.values():
+            # In the alternating game the discriminator has had its turn and has no gradient now.
+            if any(p.grad is not None for g in optimizer.param_groups for p in g["params"]):
+                self.scaler.step(optimizer)
+        self.scaler.update()
+        state.step += 1
+        for name, figure in told.items():
+            state.sums[name] = state.sums.get(name, 0.0) + figure
+        state.counted += 1
+        if state.step % options.validate_every == 0 or state.step == options.steps:
+            self._validate()
+        return told
+
+    def _game(
+        self, discriminator: ModalityDiscriminator, levels: Sequence[Tensor], modality: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The adversary's part in a step.
+
+        Returns:
+            What is added to the encoder's loss, the discriminator's loss, and its accuracy.
+        """
+        options = self.options
+        weight = options.weights.get("adversary", 1.0)
+        # A task may make several pieces of a cube.
+        modality = modality.repeat_interleave(len(levels[-1]) // len(modality))
+        if options.game == "gradient-reversal":
+            with self._autocast():
+                logits = discriminator([reverse_gradient(level, weight) for level in levels])
+                loss = discriminator_loss(logits, modality)
+            return loss, loss, _share_right(logits, modality)
+        with self._autocast():
+            logits = discriminator([level.detach() for level in levels])
+            loss = discriminator_loss(logits, modality)
+        optimizer = self.optimizers["discriminator"]
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        # The encoder's turn, against the discriminator as it is now.
+        discriminator.requires_grad_(False)
+        with self._autocast():
+            term = confusion_loss(discriminator(levels), modality, options.objective)
+        discriminator.requires_grad_(True)
+        return weight * term, loss, _share_right(logits, modality)
+
+    def _validate(self) -> None:
+        """Record what the steps since the last time came to; keep the best weights."""
+        state = self.state
+        if not all_finite(self.network.state_dict()):
+            raise _diverged(f"Weights are no longer numbers at step {state.step}")
+        entry = {"step": float(state.step)}
+        entry |= {f"train {k}": v / state.counted for k, v in state.sums.items()}
+        state.sums, state.counted = {}, 0
+        measured = self._measured() if len(self.validation_data.pool) else {}
+        entry |= {f"val {k}": v for k, v in measured.items()}
+        loss = entry.get("val total", entry["train total"])
+        for schedule in self.schedules.values():
+            schedule.step(loss)
+        entry["learning rate"] = self.optimizers["network"].param_groups[0]["lr"]
+        state.history.append(entry)
+        if loss < state.best_loss:
+            state.best_loss, state.best_step = loss, state.step
+            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+
+    def _measured(self) -> dict[str, float]:
+        """Mean losses and figures over the validation cubes, without the adversary's."""
+        count = min(self.options.validation_cubes, len(self.validation_data.pool))
+        order = np.random.default_rng((self.options.seed, 3)).permutation(
+            len(self.validation_data.pool)
+        )[:count]
+        keys = [(position, int(index)) for position, index in enumerate(order)]
+        size = self.options.batch_size
+        batches = [keys[start : start + size] for start in range(0, count, size)]
+        sums: dict[str, float] = {}
+        self.network.eval()
+        self.task.eval()
+        with torch.no_grad(), self._autocast():
+            for batch, loaded in zip(
+                batches, self._loaded(self.validation_data, batches), strict=True
+            ):
+                outcome = self.task.run(self.network, self._moved(loaded))
+                figures = {**outcome.losses, **outcome.figures, "total": self._weighted(outcome)}
+                for name, value in figures.items():
+                    sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+        return {name: value / count for name, value in sums.items()}
+
+    def _weighted(self, outcome: Outcome) -> Tensor:
+        weights = self.options.weights
+        return torch.stack([weights.get(k, 1.0) * v for k, v in outcome.losses.items()]).sum()
+
+    def _loaded(
+        self, data: CubeDataset, batches: Iterable[list[tuple[int, int]]]
+    ) -> Iterator[Batch]:
+        return iter(
+            DataLoader(
+                data,
+                batch_sampler=batches,
+                num_workers=self.workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        )
+
+    def _moved(self, batch: Batch) -> Batch:
+        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+
+    def parts(self) -> CheckpointParts:
+        """Everything that the next step depends on."""
+        parts = CheckpointParts()
+        for name, module in self._modules().items():
+            parts.put(name, module.state_dict())
+        parts.put("best", self.best)
+        for name, optimizer in self.optimizers.items():
+            parts.put_optimizer(f"optimizer-{name}", optimizer)
+            parts.put_schedule(f"schedule-{name}", self.schedules[name])
+        parts.record["scaler"] = self.scaler.state_dict()
+        parts.record["state"] = asdict(self.state)
+        return parts
+
+    def restore(self, parts: CheckpointParts) -> None:
+        """Go on from where `parts` was called.
+
+        Raises:
+            RuntimeError, KeyError, TypeError, ValueError: The parts are not of this training.
+        """
+        for name, module in self._modules().items():
+            module.load_state_dict(parts.get(name))
+        best = parts.get("best")
+        for name, value in self.best.items():
+            value.copy_(best[name])
+        for name, optimizer in self.optimizers.items():
+            parts.get_optimizer(f"optimizer-{name}", optimizer)
+            parts.get_schedule(f"schedule-{name}", self.schedules[name])
+        if parts.record["scaler"]:
+            self.scaler.load_state_dict(parts.record["scaler"])
+        self.state = PretrainingState(**parts.record["state"])
+        self._batches = None
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules: dict[str, nn.Module] = {"network": self.network, "task": self.task}
+        if self.discriminator is not None:
+            modules["discriminator"] = self.discriminator
+        return modules
+
+
+def _share_right(logits: Tensor, modality: Tensor) -> Tensor:
+    return ((logits > 0) == (modality > 0)).float().mean()
+
+
+def _diverged(what: str) -> TomoSegError:
+    return TomoSegError(
+        "training-diverged",
+        f"{what}.",
+        "Lower the learning rates, or give --clip; the last checkpoint holds the last good state.",
+    )

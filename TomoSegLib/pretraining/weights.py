@@ -1,0 +1,151 @@
+"""Pre-trained weights on disk, and how a network for another task begins with them.
+
+A pre-training leaves ``pretrained.safetensors`` with ``pretrained.json``, which says what they are.
+A safetensors file alone will do where its network is known to be the same, such as a public
+checkpoint of MONAI's BasicUNet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.models.building import read_weights
+from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded
+from TomoSegLib.networks.unet3d import UNet3D, adapted_weights, is_output_weight
+
+WEIGHTS = "pretrained.safetensors"
+RECORD = "pretrained.json"
+
+_HINT = "Give the folder of a pre-training, or a safetensors file of the same network."
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights to begin with.
+
+    Attributes:
+        weights: State dict of a U-Net, or of its encoder alone.
+        record: What the pre-training wrote of itself; empty for a file without a record.
+        source: Where they come from, for messages.
+        sha256: Of the file.
+    """
+
+    weights: Mapping[str, Tensor]
+    record: Mapping[str, Any]
+    source: Path
+    sha256: str
+
+    @property
+    def features(self) -> tuple[int, ...] | None:
+        """Channels of the U-Net's levels, if the record says."""
+        features = self.record.get("network", {}).get("features")
+        return None if features is None else tuple(features)
+
+
+def save_pretrained(folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write weights and their record; the record comes last and holds the weights' hash."""
+    content = save({name: t.detach().cpu().contiguous().clone() for name, t in weights.items()})
+    document = {**record, "sha256": hashlib.sha256(content).hexdigest()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(content)
+    with atomic_path(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def load_pretrained(source: Path) -> Pretrained:
+    """Read pre-trained weights.
+
+    Args:
+        source: The folder of a pre-training, or a safetensors file.
+
+    Raises:
+        TomoSegError: ``pretrained-unknown`` (nothing there), ``pretrained-invalid`` (damaged),
+            ``model-weights-pickle``, ``model-weights-invalid``, ``model-file-too-large``.
+    """
+    record: dict[str, Any] = {}
+    path = source
+    if source.is_dir():
+        path = source / WEIGHTS
+        if not (source / RECORD).is_file():
+            unfinished = (source / "checkpoint").is_dir()
+            raise TomoSegError(
+                "pretrained-unknown",
+                f"{source} has no {RECORD}"
+                + (": its pre-training is not finished." if unfinished else "."),
+                "Give the pre-training's command again to finish it." if unfinished else _HINT,
+            )
+        try:
+            content = read_bounded(source / RECORD, MAX_CARD_BYTES, missing="pretrained-unknown")
+            record = json.loads(content)
+            if not isinstance(record, dict) or not isinstance(record.get("network", {}), dict):
+                raise ValueError("it is not a record of a pre-training")
+        except ValueError as error:
+            raise _invalid(source / RECORD, str(error)) from None
+    elif not source.is_file():
+        raise TomoSegError("pretrained-unknown", f"There is nothing at {source}.", _HINT)
+    content = read_bounded(path, MAX_FILE_BYTES, missing="pretrained-unknown")
+    digest = hashlib.sha256(content).hexdigest()
+    if record and record.get("sha256") != digest:
+        raise _invalid(path, f"it is not the file that {RECORD} describes")
+    return Pretrained(read_weights(content, path.name), record, source, digest)
+
+
+def begin_with(network: UNet3D, pretrained: Pretrained) -> list[str]:
+    """Fill a network with pre-trained weights as far as they go.
+
+    The last layer begins anew. A first layer of one channel is repeated for several.
+
+    Args:
+        network: Changed in place.
+        pretrained: The weights.
+
+    Returns:
+        Names of weights that begin anew, the last layer's aside: the decoder's, where the
+        pre-training had none.
+
+    Raises:
+        TomoSegError: ``pretrained-mismatch`` if the weights are those of another network.
+    """
+    own = network.state_dict()
+    fitting = dict(adapted_weights(pretrained.weights, network))
+    unknown = sorted(fitting.keys() - own.keys())
+    other = sorted(n for n in fitting.keys() & own.keys() if fitting[n].shape != own[n].shape)
+    problem = ""
+    if unknown:
+        problem = f"it has weights named {unknown[0]}, which the network has not"
+    elif other:
+        name = other[0]
+        problem = f"{name} has shape {tuple(fitting[name].shape)}, not {tuple(own[name].shape)}"
+    else:
+        partly = {n.split(".")[0] for n in own.keys() - fitting.keys()} & {
+            n.split(".")[0] for n in fitting
+        }
+        if not fitting or partly:
+            problem = f"weights of {sorted(partly)[0] if partly else 'all layers'} are missing"
+    if problem:
+        raise TomoSegError(
+            "pretrained-mismatch",
+            f"{pretrained.source} holds weights of another network: {problem}.",
+            "It needs a U-Net of this project or MONAI's BasicUNet with batch norm and the same "
+            "--features.",
+        )
+    network.load_state_dict({**own, **fitting})
+    return sorted(n for n in own.keys() - fitting.keys() if not is_output_weight(n))
+
+
+def _invalid(path: Path, reason: str) -> TomoSegError:
+    return TomoSegError(
+        "pretrained-invalid",
+        f"{path} cannot be used: {reason}.",
+        "Pre-train again, or copy it again.",
+    )
