@@ -1,5 +1,6 @@
 """What CMake packages is what the tree holds."""
 
+import json
 import re
 from pathlib import Path
 
@@ -67,3 +68,21 @@ def test_torch_and_other_heavy_packages_are_never_imported_at_file_scope() -> No
     heavy = re.compile(r"^(import|from) (torch|scipy|SimpleITK|monai|pydantic|skimage)\b", re.M)
     for path in (ROOT / "TomoSeg").rglob("*.py"):
         assert not heavy.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_entry_for_the_extension_index_says_what_cmake_says() -> None:
+    entry = json.loads((ROOT / "TomoSeg.json").read_text(encoding="utf-8"))
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    said = dict(re.findall(r'^set\(EXTENSION_(\w+) "(.*)"\)$', cmake, re.M))
+    assert entry["category"] == said["CATEGORY"]
+    assert entry["build_dependencies"] == said["DEPENDS"].split()
+    assert entry["scm_url"] == f"{said['HOMEPAGE']}.git"
+    assert (ROOT / entry["build_subdirectory"] / "CMakeLists.txt").is_file()
+    assert entry["tier"] in range(1, 6)
+
+
+def test_icon_and_screenshots_of_the_extension_are_in_the_tree() -> None:
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    urls = re.findall(r"https://raw\.githubusercontent\.com/tomoseg/TomoSeg/main/([^\s\"]+)", cmake)
+    assert len(urls) >= 4
+    assert [url for url in urls if not (ROOT / url).is_file()] == []

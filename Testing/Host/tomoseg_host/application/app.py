@@ -22,6 +22,9 @@ class Application(QtCore.QObject):
     #: Whether message boxes answer themselves; set by `host.start`.
     testing = True
 
+    #: What `exit` was told; None before it is called.
+    exit_status: int | None = None
+
     def __init__(self, parent: QtCore.QObject | None = None):
         super().__init__(parent)
         qt = QtWidgets.QApplication.instance()
@@ -43,6 +46,8 @@ class Application(QtCore.QObject):
         self._io.start(context)
         self._modules = find("qSlicerModuleManager")(self)
         self._layout = find("qSlicerLayoutManager")(self)
+        self._options = find("qSlicerCommandOptions")(self)
+        self._options.testingEnabled = self.testing
 
     def mrmlScene(self) -> object:  # noqa: N802
         """The scene."""
@@ -69,6 +74,12 @@ class Application(QtCore.QObject):
     def moduleManager(self) -> object:  # noqa: N802
         """The modules."""
         return self._modules
+
+    def commandOptions(self) -> QtCore.QObject:  # noqa: N802
+        """With what the application was started, as far as it is known here."""
+        return self._options
+
+    coreCommandOptions = commandOptions
 
     def settings(self) -> QtCore.QSettings:
         """The settings of this run."""
@@ -130,6 +141,12 @@ class Application(QtCore.QObject):
 
     def openNodeModule(self, node: object, role: str = "", context: str = "") -> None:  # noqa: N802
         """Show the module of a node."""
+
+    @classmethod
+    def exit(cls, status: int = 0) -> None:
+        """End the application's loop, if it runs; who has started it ends with this status."""
+        cls.exit_status = status
+        QtCore.QCoreApplication.exit(status)
 
     def restart(self) -> None:
         """The host does not restart; it only ends."""

@@ -16,29 +16,94 @@ def _told_to_hide(widget: QtWidgets.QWidget) -> bool:
     )
 
 
-def _fold(widget: QtWidgets.QWidget, collapsed: bool, hidden: list) -> None:
-    """Hide the children that are shown, or show again those that were hidden so."""
-    children = [each for each in widget.children() if isinstance(each, QtWidgets.QWidget)]
-    if collapsed:
-        hidden[:] = [each for each in children if not _told_to_hide(each)]
-        for each in hidden:
-            each.hide()
-    else:
-        for each in hidden:
-            if each in children:
-                each.show()
-        hidden.clear()
+_EXPLICIT = QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide
+
+
+class _Listener(QtCore.QObject):
+    """Tells a folded widget when one of its children is told to show or to hide itself."""
+
+    def __init__(self, folding: "_Folding"):
+        super().__init__(folding)
+        self._folding = folding
+
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:  # noqa: N802
+        """Pass on what matters."""
+        if event.type() in (QtCore.QEvent.Type.ShowToParent, QtCore.QEvent.Type.HideToParent):
+            self._folding.child_told(child, event.type() == QtCore.QEvent.Type.ShowToParent)
+        return False
+
+
+class _Folding:
+    """Children that are hidden while their parent is folded, whatever they are told meanwhile.
+
+    A child that is told to show itself comes when the parent is unfolded; one that is told to hide
+    stays hidden then.
+    """
+
+    _forcing = False
+
+    def _start_folding(self) -> None:
+        self._hidden: list[QtWidgets.QWidget] = []
+        self._listener = _Listener(self)
+
+    def _is_folded(self) -> bool:
+        raise NotImplementedError
+
+    def _fold(self) -> None:
+        """Hide the children that are shown, or show again those that were hidden so."""
+        if self._is_folded():
+            for child in self.children():
+                if isinstance(child, QtWidgets.QWidget):
+                    child.installEventFilter(self._listener)
+                    if child not in self._hidden and not _told_to_hide(child):
+                        self._hide(child)
+        else:
+            children = self.children()
+            hidden, self._hidden[:] = list(self._hidden), []
+            for child in children:
+                child.removeEventFilter(self._listener)
+                if child in hidden:
+                    child.show()
+
+    def _hide(self, child: QtWidgets.QWidget) -> None:
+        self._forcing = True
+        child.hide()
+        child.setAttribute(_EXPLICIT, False)  # it has not been told so: it may be told still
+        self._forcing = False
+        if child not in self._hidden:
+            self._hidden.append(child)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
+        """A child that comes while folded is hidden, and shown when unfolded."""
+        super().childEvent(event)
+        # The child is still being constructed: asking for it now would give it a wrapper of the
+        # wrong class for good, so it is looked for later.
+        if event.added() and self._is_folded():
+            QtCore.QTimer.singleShot(0, self, self._fold_late_children)
+
+    def _fold_late_children(self) -> None:
+        if self._is_folded():
+            self._fold()
+
+    def child_told(self, child: QtWidgets.QWidget, show: bool) -> None:
+        """A child was told to show or to hide itself, by us or by somebody else."""
+        if self._forcing or not self._is_folded():
+            return
+        if show:
+            self._hide(child)
+        elif child in self._hidden:
+            self._hidden.remove(child)
 
 
 @implements("ctkCollapsibleButton")
-class CollapsibleButton(QtWidgets.QAbstractButton):
+class CollapsibleButton(_Folding, QtWidgets.QAbstractButton):
     """A button on top of its own children; unchecked is collapsed."""
 
     contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
-        self._hidden: list[QtWidgets.QWidget] = []
+        self._start_folding()
         self._collapsed = False
         self.setCheckable(True)
         self.setChecked(True)
@@ -52,33 +117,19 @@ class CollapsibleButton(QtWidgets.QAbstractButton):
     def _header_height(self) -> int:
         return self.fontMetrics().height() + 8
 
+    def _is_folded(self) -> bool:
+        return self._collapsed
+
     def _collapse(self, collapsed: bool) -> None:
         if collapsed == self._collapsed:
             return
         self._collapsed = collapsed
-        _fold(self, collapsed, self._hidden)
+        self._fold()
         self.setMaximumHeight(
             self._header_height() + self.collapsedHeight if collapsed else 16777215
         )
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
-
-    def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
-        """A child that comes while collapsed is hidden, and shown when unfolded."""
-        super().childEvent(event)
-        # The child is still being constructed: asking for it now would give it a wrapper of the
-        # wrong class for good, so it is looked for later.
-        if event.added() and self._collapsed:
-            QtCore.QTimer.singleShot(0, self, self._hide_late_children)
-
-    def _hide_late_children(self) -> None:
-        if not self._collapsed:
-            return
-        for child in self.children():
-            if isinstance(child, QtWidgets.QWidget) and not _told_to_hide(child):
-                child.hide()
-                if child not in self._hidden:
-                    self._hidden.append(child)
 
     def sizeHint(self) -> QtCore.QSize:  # noqa: N802
         """The header, and the contents where they are shown."""
@@ -146,15 +197,23 @@ class CollapsibleButton(QtWidgets.QAbstractButton):
 
 
 @implements("ctkCollapsibleGroupBox")
-class CollapsibleGroupBox(QtWidgets.QGroupBox):
+class CollapsibleGroupBox(_Folding, QtWidgets.QGroupBox):
     """A group box whose check box folds it."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
-        self._hidden: list[QtWidgets.QWidget] = []
+        self._start_folding()
         self.setCheckable(True)
         self.setChecked(True)
-        self.toggled.connect(lambda on: _fold(self, not on, self._hidden))
+        self.toggled.connect(lambda on: self._collapse())
+
+    def _is_folded(self) -> bool:
+        return not self.isChecked()
+
+    def _collapse(self) -> None:
+        self._fold()
+        height = self.fontMetrics().height() + self.collapsedHeight
+        self.setMaximumHeight(height if self._is_folded() else 16777215)
 
     collapsed = QtCore.Property(
         bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value)
