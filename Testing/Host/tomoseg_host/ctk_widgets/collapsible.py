@@ -16,94 +16,74 @@ def _told_to_hide(widget: QtWidgets.QWidget) -> bool:
     )
 
 
-_EXPLICIT = QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide
+class _Fold(QtCore.QObject):
+    """Hides the children of a folded widget, whatever they are told meanwhile.
 
-
-class _Listener(QtCore.QObject):
-    """Tells a folded widget when one of its children is told to show or to hide itself."""
-
-    def __init__(self, folding: "_Folding"):
-        super().__init__(folding)
-        self._folding = folding
-
-    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:  # noqa: N802
-        """Pass on what matters."""
-        if event.type() in (QtCore.QEvent.Type.ShowToParent, QtCore.QEvent.Type.HideToParent):
-            self._folding.child_told(child, event.type() == QtCore.QEvent.Type.ShowToParent)
-        return False
-
-
-class _Folding:
-    """Children that are hidden while their parent is folded, whatever they are told meanwhile.
-
-    A child that is told to show itself comes when the parent is unfolded; one that is told to hide
+    A child that is told to show itself comes when the widget is unfolded; one that is told to hide
     stays hidden then.
     """
 
-    _forcing = False
-
-    def _start_folding(self) -> None:
+    def __init__(self, widget: QtWidgets.QWidget):
+        super().__init__()
+        self._widget = widget
         self._hidden: list[QtWidgets.QWidget] = []
-        self._listener = _Listener(self)
+        self._is_folded = self._forcing = False
 
-    def _is_folded(self) -> bool:
-        raise NotImplementedError
-
-    def _fold(self) -> None:
+    def set_folded(self, folded: bool) -> None:
         """Hide the children that are shown, or show again those that were hidden so."""
-        if self._is_folded():
-            for child in self.children():
-                if isinstance(child, QtWidgets.QWidget):
-                    child.installEventFilter(self._listener)
-                    if child not in self._hidden and not _told_to_hide(child):
-                        self._hide(child)
-        else:
-            children = self.children()
-            hidden, self._hidden[:] = list(self._hidden), []
+        self._is_folded = folded
+        children = [c for c in self._widget.children() if isinstance(c, QtWidgets.QWidget)]
+        if folded:
             for child in children:
-                child.removeEventFilter(self._listener)
-                if child in hidden:
-                    child.show()
+                child.installEventFilter(self)
+                if child not in self._hidden and not _told_to_hide(child):
+                    self._hide(child)
+            return
+        hidden, self._hidden = self._hidden, []
+        for child in children:
+            child.removeEventFilter(self)
+            if child in hidden:
+                child.show()
+
+    def child_added(self) -> None:
+        """A child that comes while folded is hidden, and shown when unfolded."""
+        # The child is still being constructed: asking for it now would give it a wrapper of the
+        # wrong class for good, so it is looked for later.
+        if self._is_folded:
+            QtCore.QTimer.singleShot(0, self, self._fold_late_children)
+
+    def _fold_late_children(self) -> None:
+        if self._is_folded:
+            self.set_folded(True)
 
     def _hide(self, child: QtWidgets.QWidget) -> None:
         self._forcing = True
         child.hide()
-        child.setAttribute(_EXPLICIT, False)  # it has not been told so: it may be told still
+        # It has not been told to: so it will know when it is.
+        child.setAttribute(QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
         self._forcing = False
         if child not in self._hidden:
             self._hidden.append(child)
 
-    def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
-        """A child that comes while folded is hidden, and shown when unfolded."""
-        super().childEvent(event)
-        # The child is still being constructed: asking for it now would give it a wrapper of the
-        # wrong class for good, so it is looked for later.
-        if event.added() and self._is_folded():
-            QtCore.QTimer.singleShot(0, self, self._fold_late_children)
-
-    def _fold_late_children(self) -> None:
-        if self._is_folded():
-            self._fold()
-
-    def child_told(self, child: QtWidgets.QWidget, show: bool) -> None:
-        """A child was told to show or to hide itself, by us or by somebody else."""
-        if self._forcing or not self._is_folded():
-            return
-        if show:
-            self._hide(child)
-        elif child in self._hidden:
-            self._hidden.remove(child)
+    def eventFilter(self, child: QtCore.QObject, event: QtCore.QEvent) -> bool:  # noqa: N802
+        """A child is told to show or to hide itself."""
+        if self._is_folded and not self._forcing:
+            if event.type() == QtCore.QEvent.Type.ShowToParent:
+                self._hide(child)
+            elif event.type() == QtCore.QEvent.Type.HideToParent and child in self._hidden:
+                self._hidden.remove(child)
+        return False
 
 
 @implements("ctkCollapsibleButton")
-class CollapsibleButton(_Folding, QtWidgets.QAbstractButton):
+class CollapsibleButton(QtWidgets.QAbstractButton):
     """A button on top of its own children; unchecked is collapsed."""
 
     contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
-        self._start_folding()
+        self._fold = _Fold(self)
         self._collapsed = False
         self.setCheckable(True)
         self.setChecked(True)
@@ -117,19 +97,22 @@ class CollapsibleButton(_Folding, QtWidgets.QAbstractButton):
     def _header_height(self) -> int:
         return self.fontMetrics().height() + 8
 
-    def _is_folded(self) -> bool:
-        return self._collapsed
-
     def _collapse(self, collapsed: bool) -> None:
         if collapsed == self._collapsed:
             return
         self._collapsed = collapsed
-        self._fold()
+        self._fold.set_folded(collapsed)
         self.setMaximumHeight(
             self._header_height() + self.collapsedHeight if collapsed else 16777215
         )
         self.updateGeometry()
         self.contentsCollapsed.emit(collapsed)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
+        """Let a child that comes while collapsed be hidden."""
+        super().childEvent(event)
+        if event.added():
+            self._fold.child_added()
 
     def sizeHint(self) -> QtCore.QSize:  # noqa: N802
         """The header, and the contents where they are shown."""
@@ -197,23 +180,26 @@ class CollapsibleButton(_Folding, QtWidgets.QAbstractButton):
 
 
 @implements("ctkCollapsibleGroupBox")
-class CollapsibleGroupBox(_Folding, QtWidgets.QGroupBox):
+class CollapsibleGroupBox(QtWidgets.QGroupBox):
     """A group box whose check box folds it."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
-        self._start_folding()
+        self._fold = _Fold(self)
         self.setCheckable(True)
         self.setChecked(True)
-        self.toggled.connect(lambda on: self._collapse())
+        self.toggled.connect(self._expand)
 
-    def _is_folded(self) -> bool:
-        return not self.isChecked()
-
-    def _collapse(self) -> None:
-        self._fold()
+    def _expand(self, on: bool) -> None:
+        self._fold.set_folded(not on)
         height = self.fontMetrics().height() + self.collapsedHeight
-        self.setMaximumHeight(height if self._is_folded() else 16777215)
+        self.setMaximumHeight(16777215 if on else height)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:  # noqa: N802
+        """Let a child that comes while collapsed be hidden."""
+        super().childEvent(event)
+        if event.added():
+            self._fold.child_added()
 
     collapsed = QtCore.Property(
         bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value)
