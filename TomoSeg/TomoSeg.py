@@ -1,5 +1,6 @@
 """TomoSeg: heatmaps and masks of lesions in 3D scans; this file wires what does the work."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -147,9 +148,14 @@ class TomoSegTest(ScriptedLoadableModuleTest):
     """What the panel must do: all of `TomoSegPanel.scenarios`, with real workers."""
 
     def runTest(self, only=""):
-        """Run the scenarios, or those with a text in their titles; one that cannot run fails."""
+        """Run the scenarios; one that cannot run fails.
+
+        Args:
+            only: Run those alone whose titles contain this text; by default that of the environment
+                variable ``TOMOSEG_SCENARIOS``, if there is one.
+        """
         from TomoSegPanel.scenarios import runScenarios
 
-        failed = runScenarios(only)
+        failed = runScenarios(only or os.environ.get("TOMOSEG_SCENARIOS", ""))
         if failed:
             self.fail("; ".join(failed))

@@ -46,7 +46,9 @@ def main() -> int:
         parser.add_argument(option, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--screenshot", help="save a picture of the main window")
     parser.add_argument("--no-testing", action="store_true", help="show message boxes")
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
+    if rest and not arguments.script:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     displayless = sys.platform == "linux" and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
@@ -74,6 +76,7 @@ def main() -> int:
             host.select(Path(arguments.module[-1]).stem)
         if arguments.script:
             code = Path(arguments.script).read_text(encoding="utf-8")
+            sys.argv = [arguments.script, *rest]  # what is left is the script's
             run_code(host, code, arguments.script)
         if arguments.python_code:
             run_code(host, arguments.python_code, "--python-code")

@@ -139,10 +139,13 @@ def test_the_tests_of_the_module_are_registered_with_its_built_tree(build: Path)
 
 def test_the_registered_tests_pass_in_the_stand_in(build: Path) -> None:
     pytest.importorskip("slicer", reason="the stand-in needs slicer-core")
-    command = [cmake_program("ctest"), "--test-dir", build, "--output-on-failure"]
-    run = subprocess.run(command, capture_output=True, text=True)
+    command = [cmake_program("ctest"), "--test-dir", build, "--verbose"]
+    # One scenario: test_panel_scenarios.py runs them all.
+    environment = os.environ | {"TOMOSEG_SCENARIOS": "becomes a segment"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
     assert "100% tests passed" in run.stdout
+    assert "1 scenarios passed, 0 failed" in run.stdout
     assert "No tests were found" not in run.stdout + run.stderr
 
 

@@ -1,6 +1,7 @@
 """The scenarios of the panel in the stand-in application; 3D Slicer runs the same functions."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tomoseg_host.application import host as application  # noqa: E402
 
 host = application.start()
 
+import qt  # noqa: E402
 import slicer  # noqa: E402
 
 if "TomoSeg" not in slicer.app.moduleManager().modulesNames():
@@ -27,3 +29,62 @@ from TomoSegPanel import scenarios  # noqa: E402
 @pytest.mark.parametrize("scenario", scenarios.SCENARIOS, ids=lambda s: s.__name__)
 def test_scenario(scenario):
     scenarios.runScenario(scenario)
+
+
+def test_the_module_s_own_test_runs_what_it_is_asked_for_and_says_so(capsys):
+    slicer.selfTests["TomoSeg"](only="button says what is missing")
+    shown = capsys.readouterr().out
+    assert "passed: the run button says what is missing" in shown
+    assert "1 scenarios passed, 0 failed" in shown
+
+
+def test_one_scenario_that_fails_is_named_and_the_others_still_run(capsys):
+    ran = []
+
+    def this_goes_wrong(bench):
+        raise AssertionError("on purpose")
+
+    def a_handler_raises(bench):
+        timer = qt.QTimer()
+        timer.setSingleShot(True)
+        timer.connect("timeout()", lambda: 1 / 0)
+        timer.start(0)
+        bench.processEvents(0.1)
+
+    def this_goes_well(bench):
+        ran.append(bench)
+
+    failed = scenarios.runScenarios(scenarios=(this_goes_wrong, a_handler_raises, this_goes_well))
+    assert failed == ["this goes wrong", "a handler raises"]
+    assert len(ran) == 1
+    shown = capsys.readouterr().out
+    assert "on purpose" in shown and "ZeroDivisionError" in shown
+    assert "1 scenarios passed, 2 failed" in shown
+
+
+def test_the_module_s_own_test_fails_with_its_scenarios_and_where_there_are_none(monkeypatch):
+    monkeypatch.setattr(scenarios, "runScenarios", lambda only: ["this goes wrong"])
+    with pytest.raises(AssertionError, match="this goes wrong"):
+        slicer.selfTests["TomoSeg"]()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="no scenario"):
+        slicer.selfTests["TomoSeg"](only="no such title")
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "status"),
+    [
+        ([], "single slice is refused", 0),
+        (["--no-main-window"], "single slice is refused", 0),
+        ([], "no such title", 1),
+    ],
+)
+def test_the_command_for_slicer_runs_in_the_stand_in_and_tells_by_its_status(
+    options, words, status
+):
+    command = [sys.executable, HOST / "run_host.py", "--testing", "--no-splash", *options]
+    command += ["--additional-module-paths", "TomoSeg"]
+    command += ["--python-script", "Testing/run_in_slicer.py", words]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == status, run.stdout + run.stderr
+    assert ("1 scenarios passed, 0 failed" in run.stdout) == (status == 0)

@@ -57,6 +57,8 @@ def runScenarios(only: str = "", scenarios: Sequence[Scenario] = SCENARIOS) -> l
     chosen = [scenario for scenario in scenarios if only in title(scenario)]
     if not chosen:
         raise ValueError(f"no scenario's title contains {only!r}")
+    if only:
+        print(f"{len(chosen)} of {len(scenarios)} scenarios, those that contain {only!r}")
     failed = []
     for scenario in chosen:
         start = time.monotonic()
