@@ -25,7 +25,8 @@ from pathlib import Path
 import torch
 
 from TomoSegLib.datasets.anatomy import anatomy_path, load_anatomy
-from TomoSegLib.datasets.lesions import Recipe, simulate_case
+from TomoSegLib.datasets.lesions import simulate_case
+from TomoSegLib.datasets.recipes import Recipe
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
 

@@ -13,16 +13,18 @@ from scipy import ndimage
 
 from TomoSegLib.datasets import lesions
 from TomoSegLib.datasets.anatomy import Anatomy, load_anatomy
-from TomoSegLib.datasets.lesions import Recipe, SimulatedCase, simulate_case
+from TomoSegLib.datasets.lesions import SimulatedCase, simulate_case
 from TomoSegLib.datasets.random_fields import (
     ellipsoid_distance,
     gaussian_blur,
     random_rotation,
     smooth_noise,
 )
+from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.training.weak_supervision import area_under_curve
 
 COARSE = Recipe(spacing_mm=6.0)
+COARSE_T1C = T1cRecipe(spacing_mm=6.0)
 PAIRS = 40
 
 
@@ -138,10 +140,11 @@ def test_both_labels_share_head_and_mass_effect(pairs: Pairs) -> None:
     assert 0.25 * PAIRS < pushed < 0.75 * PAIRS
 
 
+@pytest.mark.parametrize("recipe", [COARSE, COARSE_T1C], ids=["flair", "t1c"])
 def test_before_acquisition_both_labels_differ_at_lesions_alone(
-    head: Anatomy, monkeypatch: pytest.MonkeyPatch
+    head: Anatomy, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
 ) -> None:
-    """Tissue contrast, mass effect, vessels, spots and rims are the same, voxel by voxel."""
+    """Tissue contrast, mass effect, vessels, oedema on T1c, spots and rims are the same."""
     before: list[torch.Tensor] = []
 
     def keep(image: torch.Tensor, *_: object) -> torch.Tensor:
@@ -151,13 +154,54 @@ def test_before_acquisition_both_labels_differ_at_lesions_alone(
     monkeypatch.setattr(lesions, "_acquired", keep)
     for seed in range(8):
         before.clear()
-        simulate_case(head, 0, seed, COARSE)
-        mask = simulate_case(head, 1, seed, COARSE).mask.array > 0
+        simulate_case(head, 0, seed, recipe)
+        mask = simulate_case(head, 1, seed, recipe).mask.array > 0
         # A lesion's border is soft: it fades within about two voxels.
         away = ~ndimage.binary_dilation(mask, iterations=3)
         negative, positive = (image.numpy() for image in before)
         np.testing.assert_allclose(positive[away], negative[away], atol=1e-5)
         assert np.abs(positive - negative)[mask].max() > 0.1
+
+
+def test_a_core_on_t1c_that_enhances_as_a_ring_is_bright_at_its_rim_and_dark_inside(
+    head: Anatomy,
+) -> None:
+    quiet = {"noise": (0.0, 0.0), "bias": (0.0, 0.0), "blur_mm": (0.0, 0.0), "vessels": (0, 0)}
+    recipe = T1cRecipe(
+        spacing_mm=3.0,
+        lesion_counts=(1.0, 0.0, 0.0),
+        lesion_volume_ml=(60.0, 61.0),
+        ring=1.0,
+        rim=(0.8, 0.8),
+        inside=(0.3, 0.3),
+        enhancement=(1.0, 1.0),
+        slice_thickness_mm=(0.0, 0.0),
+        **quiet,
+    )
+    for seed in range(4):
+        case = simulate_case(head, 1, seed, recipe)
+        mask, image = case.mask.array > 0, case.image.array.astype(float)
+        inner = ndimage.binary_erosion(mask, iterations=4)
+        rim = mask & ~ndimage.binary_erosion(mask, iterations=2)
+        assert np.median(image[rim]) > 1.5 * np.median(image[inner])
+        assert np.median(image[inner]) < np.median(image[(image > 0) & ~mask])
+
+
+def test_oedema_on_t1c_darkens_tissue_without_a_core_too(
+    head: Anatomy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        lesions, "_acquired", lambda image, *_: before.append(image) or image.clamp_min(0)
+    )
+    for oedema in (0.0, 1.0):
+        recipe = T1cRecipe(
+            spacing_mm=6.0, oedema=oedema, vessels=(0, 0), choroid=0.0, surface_rim=(0.0, 0.0)
+        )
+        assert not simulate_case(head, 0, 3, recipe).mask.array.any()
+    change = before[1] - before[0]
+    assert float(change.max()) < 1e-5
+    assert 0.001 < float((change < -0.03).float().mean()) < 0.5
 
 
 def test_mass_effect_moves_tissue_and_leaves_the_brain_s_outline(head: Anatomy) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from TomoSegLib.datasets import simulate
-from TomoSegLib.datasets.lesions import RECIPE_VERSION, Recipe
 from TomoSegLib.datasets.manifest import read_manifest
+from TomoSegLib.datasets.recipes import RECIPE_VERSION, Recipe
 from TomoSegLib.datasets.simulate import Simulation, simulate_dataset
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import read_volume

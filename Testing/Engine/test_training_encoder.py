@@ -20,8 +20,9 @@ import torch
 from safetensors import safe_open
 
 from TomoSegLib.datasets.anatomy import load_anatomy
-from TomoSegLib.datasets.lesions import Recipe, simulate_case
+from TomoSegLib.datasets.lesions import simulate_case
 from TomoSegLib.datasets.manifest import SINGLE, Case, write_manifest
+from TomoSegLib.datasets.recipes import Recipe
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import read_volume, write_volume
 from TomoSegLib.models.loading import load_encoder

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from TomoSegLib.datasets.recipes import Contrast
 from TomoSegLib.errors import TomoSegError
 
 EXIT_INTERRUPTED = 130
@@ -139,15 +140,18 @@ def simulate_lesions(
         list[str],
         typer.Option(metavar="NAME=FILE", help="A head's skull-stripped T1 scan; may be repeated."),
     ] = [],  # noqa: B006 - Typer copies it
+    contrast: Annotated[
+        Contrast, typer.Option(help="FLAIR, or T1 with contrast agent and enhancing cores.")
+    ] = "flair",
     spacing: Annotated[float, typer.Option(min=0.5, max=5.0, help="Voxel size, mm.")] = 2.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
 ) -> int:
-    """Simulate FLAIR-like brains with and without lesions, from real heads.
+    """Simulate brain MR with and without lesions, from real heads.
 
     Nothing about them is clinical: they are simulated, and the manifest's folder says so.
     """
-    from TomoSegLib.datasets.lesions import Recipe
+    from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
     from TomoSegLib.datasets.simulate import Simulation, simulate_dataset
 
     files: dict[str, Path] = {}
@@ -165,7 +169,7 @@ def simulate_lesions(
         {"train": train, "val": val, "test": test},
         {"train": train_anatomy, "val": test_anatomy, "test": test_anatomy},
         files,
-        Recipe(spacing_mm=spacing),
+        (T1cRecipe if contrast == "t1c" else Recipe)(spacing_mm=spacing),
         seed,
         workers,
     )

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from TomoSegLib.datasets.anatomy import Anatomy, load_anatomy
-from TomoSegLib.datasets.lesions import RECIPE_VERSION, Recipe, simulate_case
+from TomoSegLib.datasets.anatomy import Anatomy, anatomy_path, load_anatomy
+from TomoSegLib.datasets.lesions import simulate_case
 from TomoSegLib.datasets.manifest import SINGLE, Case, Split, write_manifest
+from TomoSegLib.datasets.recipes import RECIPE_VERSION, Recipe, T1cRecipe
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import write_volume
+from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # Far apart, so that a larger set begins with the volumes of a smaller one.
@@ -70,9 +71,12 @@ def simulate_dataset(
                 "Name different heads with --train-anatomy and --test-anatomy.",
             )
     jobs = list(_jobs(what))
+    hashes = {}
     for name in sorted({job.anatomy for job in jobs}):
-        load_anatomy(name, what.files.get(name))  # a missing head is told before anything is done
-    _claim(what)
+        path = what.files.get(name) or anatomy_path(name)
+        load_anatomy(name, path)  # a head that cannot be used is told before anything is done
+        hashes[name] = hash_volume(read_volume(path))
+    _claim(what, hashes)
     (what.output / "volumes").mkdir(exist_ok=True)
     open_jobs = [job for job in jobs if not job.mask_path(what.output).exists()]
     done = len(jobs) - len(open_jobs)
@@ -131,7 +135,7 @@ def _jobs(what: Simulation) -> Iterator[_Job]:
             yield _Job(f"{split}-{number:04d}", split, what.anatomies[split], number % 2, seed)
 
 
-def _claim(what: Simulation) -> None:
+def _claim(what: Simulation, hashes: Mapping[str, str]) -> None:
     """Mark the folder as this data set's, or refuse it."""
     try:
         what.output.mkdir(parents=True, exist_ok=True)
@@ -147,6 +151,8 @@ def _claim(what: Simulation) -> None:
         "seed": what.seed,
         "counts": dict(what.counts),
         "anatomies": dict(what.anatomies),
+        "anatomy_hashes": dict(hashes),
+        "contrast": "t1c" if isinstance(what.recipe, T1cRecipe) else "flair",
         "recipe": asdict(what.recipe),
     }
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,85 @@
+"""The ranges that simulated volumes are drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+RECIPE_VERSION = 1
+
+Range = tuple[float, float]
+Contrast = Literal["flair", "t1c"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Ranges that a volume's parameters are drawn from; lengths in mm, white matter has value 1.
+
+    Attributes:
+        spacing_mm: Voxel size of the simulated volumes.
+        lesion_volume_ml: Volume of a lesion with its oedema: half of them are drawn uniformly, so
+            that large ones are not rare, and half log-uniformly, so that small ones are not.
+        lesion_counts: Probabilities of 1, 2 and 3 lesions in a positive volume.
+        oedema_gain: Brightness of oedema above white matter.
+        core_gain: Brightness of the core above white matter.
+        isointense: Probability that a lesion differs from its surroundings by texture alone.
+        mass_effect: Probability of a mass effect, with a lesion in its middle or without one.
+        mass_effect_mm: Largest displacement of tissue by it.
+    """
+
+    spacing_mm: float = 2.0
+    lesion_volume_ml: Range = (0.5, 100.0)
+    lesion_counts: tuple[float, float, float] = (0.6, 0.25, 0.15)
+    oedema_gain: Range = (0.3, 1.3)
+    core_gain: Range = (0.0, 1.5)
+    isointense: float = 0.1
+    mass_effect: float = 0.5
+    mass_effect_mm: Range = (2.0, 9.0)
+    rotation_rad: float = 0.35
+    scale: Range = (0.85, 1.05)
+    elastic_mm: Range = (1.0, 5.0)
+    grey: Range = (0.95, 1.4)
+    csf: Range = (0.05, 0.55)
+    detail_gain: Range = (0.0, 0.25)
+    tissue_variation: Range = (0.0, 0.08)
+    ventricle_rim: Range = (0.0, 0.6)
+    surface_rim: Range = (0.0, 1.0)
+    vessels: tuple[int, int] = (0, 6)
+    symmetric_spots: tuple[int, int] = (0, 4)
+    bias: Range = (0.0, 0.1)
+    blur_mm: Range = (0.0, 1.2)
+    slice_thickness_mm: Range = (0.0, 5.0)
+    noise: Range = (0.01, 0.08)
+
+
+@dataclass(frozen=True)
+class T1cRecipe(Recipe):
+    """The same for T1 with contrast agent, where a lesion is a core that takes it up.
+
+    Attributes:
+        lesion_volume_ml: Volume of a core, without oedema.
+        oedema: Probability of oedema around a core, and just as often without a core.
+        oedema_ratio: Volume of the oedema by that of the core.
+        oedema_gain: Brightness of oedema above white matter.
+        enhancement: Brightness of enhancing tissue above white matter.
+        ring: Probability that only a rim of a core enhances.
+        rim: Where the rim begins, from 0 at the core's middle to 1 at its border.
+        inside: Brightness of what does not enhance within a core; white matter has 1.
+        vessel_gain: Brightness of vessels above their surroundings.
+        choroid: Probability that the choroid plexus enhances, alike on both sides.
+    """
+
+    lesion_volume_ml: Range = (0.5, 80.0)
+    oedema: float = 0.6
+    oedema_ratio: Range = (0.5, 6.0)
+    oedema_gain: Range = (-0.35, -0.05)
+    enhancement: Range = (0.15, 1.6)
+    ring: float = 0.65
+    rim: Range = (0.3, 0.92)
+    inside: Range = (0.2, 1.0)
+    grey: Range = (0.62, 0.92)
+    csf: Range = (0.1, 0.45)
+    surface_rim: Range = (0.0, 0.8)
+    vessels: tuple[int, int] = (6, 40)
+    vessel_gain: Range = (0.2, 2.5)
+    choroid: float = 0.5
