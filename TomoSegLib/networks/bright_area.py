@@ -45,7 +45,10 @@ class BrightArea(nn.Module):
             self.ramps.weight.zero_()
             self.ramps.weight[:, 0] = 1.0
             self.ramps.bias.copy_(torch.tensor([-threshold, -threshold - 1.0]))
-            self.classifier.weight.copy_(pixel_area * stride**2 * torch.tensor([[1.0, -1.0]]))
+            # Numbers rather than a product of tensors: on the device "meta", where the size of a
+            # network is looked at first, a product would import torch's compiler (1 s).
+            block_area = pixel_area * stride**2
+            self.classifier.weight.copy_(torch.tensor([[block_area, -block_area]]))
             self.classifier.bias.fill_(-offset)
 
     def features(self, x: Tensor) -> Tensor:
