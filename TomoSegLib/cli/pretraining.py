@@ -1,19 +1,15 @@
-"""``tomoseg pretrain`` and ``tomoseg finetune``: networks that learn before they see a label."""
+"""``tomoseg pretrain sar``: networks that learn before they see a label."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import warnings
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
-from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.cli.values import numbers_of, one_of, range_of, warnings_in_one_line
 
 pretrain_app = typer.Typer(help="Train networks without labels.", no_args_is_help=True)
 
@@ -112,21 +108,21 @@ def pretrain_sar(
         ("objective", objective, Objective),
         ("precision", precision, Precision),
     ):
-        _one_of(name, value, get_args(kind))
-    shape = _numbers("cube", cube.lower(), "x", 3, int)
-    rates = _numbers("learning-rates", learning_rates, ",", 3, float)
+        one_of(name, value, get_args(kind))
+    shape = numbers_of("cube", cube.lower(), "x", 3, int)
+    rates = numbers_of("learning-rates", learning_rates, ",", 3, float)
     counts: dict[str, tuple[int, ...]] = {}
     for item in cubes:
         dataset, _, numbers = item.rpartition("=")
-        counts[dataset] = _numbers("cubes", numbers, ":", None, int)
+        counts[dataset] = numbers_of("cubes", numbers, ":", None, int)
     cube_options = CubeOptions(
         shape=(shape[2], shape[1], shape[0]),
-        scales=_numbers("scales", scales, ",", None, lambda text: float(Fraction(text))),
+        scales=numbers_of("scales", scales, ",", None, lambda text: float(Fraction(text))),
         counts=counts.pop("", CubeOptions().counts),
         dataset_counts=counts,
         spacing_mm=spacing,
-        ct_window=_range("ct-window", ct_window),
-        mr_percentiles=_range("mr-percentiles", mr_percentiles),
+        ct_window=range_of("ct-window", ct_window),
+        mr_percentiles=range_of("mr-percentiles", mr_percentiles),
         seed=seed,
     )
     options = PretrainingOptions(
@@ -155,7 +151,7 @@ def pretrain_sar(
         task,
         options,
         cube_options,
-        _numbers("features", features, ",", 6, int),
+        numbers_of("features", features, ",", 6, int),
         modality,
         cache,
         workers,
@@ -163,57 +159,10 @@ def pretrain_sar(
         threads,
         overwrite,
     )
-    with progress_bars() as tell, stopping() as stop, _warnings_in_one_line():
+    with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         finished = pretrain(what, tell, stop.is_set)
     if not finished:
         print(f"stopped; give the same command again to go on. So far in {output}")
         return EXIT_INTERRUPTED
     print(f"weights in  {output}")
     return 0
-
-
-@contextlib.contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Show warnings as errors are shown, each once."""
-
-    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
-        if isinstance(message, TomoSegWarning):
-            text = f"[{message.code}]: {message.message} {message.hint}".rstrip()
-            print(f"tomoseg: warning {text}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise TomoSegError(
-            "usage",
-            f"'--{option} {value}' is not known.",
-            f"Choose one of {', '.join(allowed)}.",
-        )
-
-
-def _numbers(option: str, text: str, separator: str, count: int | None, kind: Any) -> Any:
-    try:
-        numbers = tuple(kind(part) for part in text.split(separator))
-    except (ValueError, ZeroDivisionError):
-        numbers = ()
-    if not numbers or (count is not None and len(numbers) != count):
-        wanted = f"{count} numbers" if count else "numbers"
-        raise TomoSegError(
-            "usage",
-            f"'--{option} {text}' is not {wanted} separated by '{separator}'.",
-            "See 'tomoseg pretrain sar --help' for the defaults.",
-        )
-    return numbers
-
-
-def _range(option: str, text: str) -> tuple[float, float]:
-    low, high = _numbers(option, text, ":", 2, float)
-    if not low < high:
-        raise TomoSegError(
-            "usage", f"'--{option} {text}' is no range.", "Give the lower value first."
-        )
-    return low, high

@@ -1,0 +1,188 @@
+"""``tomoseg finetune``: from a few labelled volumes to a segmenter."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
+from TomoSegLib.cli.values import numbers_of, one_of, range_of, warnings_in_one_line
+from TomoSegLib.errors import TomoSegError
+
+
+def finetune(
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            "--manifest",
+            metavar="CSV",
+            help="image (or image_<channel>), label, split; optional modality, group, id.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
+    ],
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=VALUE,...", help="What to segment; several values: NAME=VALUE+VALUE."
+        ),
+    ],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="DIR|FILE|scratch",
+            help="Folder of a pre-training, or safetensors of the same network.",
+        ),
+    ] = "scratch",
+    fraction: Annotated[
+        str, typer.Option(help="Share of the training cases that is used, e.g. 1/10.")
+    ] = "1",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Patches of a step.")] = 4,
+    patch: Annotated[
+        str, typer.Option(metavar="IxJxK", help="Voxels of a patch; multiples of 16.")
+    ] = "64x64x32",
+    features: Annotated[
+        str | None, typer.Option(help="Channels of the U-Net; default: those of --from.")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="dice or dice-ce.")] = "dice",
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
+    plateau_factor: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Of the learning rate on a plateau.")
+    ] = 0.5,
+    plateau_patience: Annotated[
+        int, typer.Option(min=0, help="Validations without a gain before that.")
+    ] = 10,
+    validate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
+    ] = 100,
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Of sliding windows, share of their sides.")
+    ] = 0.5,
+    flips: Annotated[
+        str, typer.Option(help="Axes that patches are flipped along; '' where sides matter.")
+    ] = "ijk",
+    augmentation: Annotated[
+        float, typer.Option(min=0.0, help="Strength of changes of intensity; 0: none.")
+    ] = 1.0,
+    modality: Annotated[
+        str | None, typer.Option(help="CT or MR; default: the manifest's, else guessed.")
+    ] = None,
+    spacing: Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")] = 1.0,
+    intensity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD:LOW:HIGH",
+            help="zscore, robust-zscore, percentile or window; default: zscore:-5:5 for MR, "
+            "window:-1000:1000 for CT.",
+        ),
+    ] = None,
+    foreground: Annotated[
+        str | None,
+        typer.Option(help="nonzero, body, brain or none; default: nonzero for MR, none for CT."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    license: Annotated[str, typer.Option(help="Licence of the model.")] = "unspecified",
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="The volumes are simulated; the card says so.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw patches.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+) -> int:
+    """Fine-tune a 3D segmenter on labelled volumes; the model comes to OUTPUT/model.
+
+    What was stopped or killed goes on where it was when the same command is given again. Test
+    cases are segmented at the end, and their Dice comes to OUTPUT/test.csv.
+    """
+    from TomoSegLib.jobs.devices import choose_device
+    from TomoSegLib.pretraining.options import Precision
+    from TomoSegLib.training.finetune import finetune as run
+    from TomoSegLib.training.segmentation_manifest import parse_labels
+    from TomoSegLib.training.segmentation_plan import Finetuning, Foreground
+    from TomoSegLib.training.segmentation_trainer import FinetuningOptions, Loss
+
+    one_of("loss", loss, get_args(Loss))
+    one_of("precision", precision, get_args(Precision))
+    if foreground is not None:
+        one_of("foreground", foreground, get_args(Foreground))
+    if set(flips) - set("ijk"):
+        raise TomoSegError("usage", f"'--flips {flips}' is not known.", "Give some of ijk, or ''.")
+    shape = numbers_of("patch", patch.lower(), "x", 3, int)
+    options = FinetuningOptions(
+        steps=steps,
+        batch_size=batch_size,
+        patch=(shape[2], shape[1], shape[0]),
+        loss=loss,  # type: ignore[arg-type]
+        learning_rate=learning_rate,
+        plateau_factor=plateau_factor,
+        plateau_patience=plateau_patience,
+        validate_every=validate_every,
+        overlap=overlap,
+        flips=tuple(sorted({"kji".index(axis) for axis in flips})),
+        augmentation=augmentation,
+        precision=precision,  # type: ignore[arg-type]
+        seed=seed,
+    )
+    what = Finetuning(
+        manifest=manifest,
+        output=output,
+        labels=parse_labels(labels),
+        start=start,
+        fraction=numbers_of("fraction", fraction, ",", 1, Fraction)[0],
+        options=options,
+        modality=None if modality is None else _modality(modality),
+        spacing_mm=spacing,
+        intensity=None if intensity is None else _intensity(intensity),
+        foreground=foreground,  # type: ignore[arg-type]
+        features=None if features is None else numbers_of("features", features, ",", 6, int),
+        name=name,
+        license=license,
+        simulated=simulated,
+        command=shlex.join(["tomoseg", *sys.argv[1:]]),
+        workers=workers,
+        device=str(choose_device(device)),
+        threads=threads,
+        overwrite=overwrite,
+    )
+    with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
+        model = run(what, tell, stop.is_set)
+    if model is None:
+        print(f"stopped; give the same command again to go on. So far in {output}")
+        return EXIT_INTERRUPTED
+    for metric, value in model.card.metrics.items():
+        print(f"{metric:32s} {value}")
+    print(f"model in    {model.path}")
+    return 0
+
+
+def _modality(text: str) -> str:
+    one_of("modality", text.upper(), ("CT", "MR"))
+    return text.upper()
+
+
+def _intensity(text: str) -> Any:
+    from pydantic import ValidationError
+
+    from TomoSegLib.models.card import Intensity
+
+    method, _, limits = text.partition(":")
+    low, high = range_of("intensity", limits) if limits else (-5.0, 5.0)
+    try:
+        return Intensity.model_validate({"method": method, "lower": low, "upper": high})
+    except ValidationError:
+        raise TomoSegError(
+            "usage",
+            f"'--intensity {text}' is not METHOD:LOW:HIGH.",
+            "Examples: zscore:-5:5, window:-1000:1000, percentile:0.5:99.5.",
+        ) from None

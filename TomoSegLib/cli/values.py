@@ -1,0 +1,61 @@
+"""Helpers of commands that train: options that hold several values, and warnings."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from TomoSegLib.errors import TomoSegError, TomoSegWarning
+
+
+@contextlib.contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Show warnings as errors are shown, each once."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if isinstance(message, TomoSegWarning):
+            text = f"[{message.code}]: {message.message} {message.hint}".rstrip()
+            print(f"tomoseg: warning {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not one of those allowed."""
+    if value not in allowed:
+        raise TomoSegError(
+            "usage",
+            f"'--{option} {value}' is not known.",
+            f"Choose one of {', '.join(allowed)}.",
+        )
+
+
+def numbers_of(option: str, text: str, separator: str, count: int | None, kind: Any) -> Any:
+    """The numbers in a text as a tuple; ``count`` of them unless it is None."""
+    try:
+        numbers = tuple(kind(part) for part in text.split(separator))
+    except (ValueError, ZeroDivisionError):
+        numbers = ()
+    if not numbers or (count is not None and len(numbers) != count):
+        wanted = f"{count} numbers" if count else "numbers"
+        raise TomoSegError(
+            "usage",
+            f"'--{option} {text}' is not {wanted} separated by '{separator}'.",
+            "'--help' shows the default.",
+        )
+    return numbers
+
+
+def range_of(option: str, text: str) -> tuple[float, float]:
+    """``LOW:HIGH``."""
+    low, high = numbers_of(option, text, ":", 2, float)
+    if not low < high:
+        raise TomoSegError(
+            "usage", f"'--{option} {text}' is no range.", "Give the lower value first."
+        )
+    return low, high

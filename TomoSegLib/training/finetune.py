@@ -1,0 +1,231 @@
+"""From a few labelled volumes to a segmenter: ``tomoseg finetune``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.models.store import ModelFolder, save_model
+from TomoSegLib.networks.unet3d import UNet3D
+from TomoSegLib.pretraining.checkpoint import (
+    FILE,
+    invalid_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from TomoSegLib.pretraining.curves import EventFiles, draw_history
+from TomoSegLib.pretraining.weights import begin_with
+from TomoSegLib.training.segmentation_card import segmenter_card
+from TomoSegLib.training.segmentation_data import (
+    PreparedLabels,
+    prepare_labelled,
+    refuse_missing_classes,
+)
+from TomoSegLib.training.segmentation_plan import Finetuning, Plan, make_plan
+from TomoSegLib.training.segmentation_scores import mean_dice, score_cases, write_scores
+from TomoSegLib.training.segmentation_trainer import Finetuner
+
+MODEL = "model"
+RECORD = "finetuning.json"
+
+Stage = Literal["read", "train", "test"]
+Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
+
+_CURVES_EVERY = 20
+
+
+class _Stopped(Exception):
+    """It was asked to stop while nothing was left half done."""
+
+
+def finetune(
+    what: Finetuning,
+    on_progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> ModelFolder | None:
+    """Fine-tune a segmenter and save it as a model; what was stopped goes on where it was.
+
+    Test cases are segmented with the finished model as ``tomoseg run`` would, and nothing is
+    chosen by them.
+
+    Returns:
+        The model, or None if it was asked to stop.
+
+    Raises:
+        TomoSegError: Those of `read_labelled`, `prepare_labelled`, `load_pretrained` and
+            `begin_with`, ``finetuning-options``, ``label-class-missing``, ``checkpoint-invalid``,
+            ``checkpoint-different``, ``training-diverged``.
+    """
+    stop = should_stop or (lambda: False)
+
+    def tell(stage: Stage, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if on_progress is not None:
+            on_progress(stage, done, total, figures)
+        if stage != "train" and stop():
+            raise _Stopped
+
+    try:
+        return _finetuned(what, tell, stop)
+    except _Stopped:
+        return None
+
+
+def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> ModelFolder | None:
+    if what.threads is not None:
+        torch.set_num_threads(what.threads)
+    plan = make_plan(what)
+    torch.manual_seed(what.options.seed)
+    network = UNet3D(len(plan.channels), len(what.labels) + 1, plan.features)
+    if plan.pretrained is not None:
+        begin_with(network, plan.pretrained)
+    folder, identity = what.output / "checkpoint", plan.identity()
+    parts = None
+    if what.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(what.output / "tensorboard", ignore_errors=True)
+    else:  # before anything is read: what cannot go on is told at once
+        parts = read_checkpoint(folder, identity)
+
+    train, validation = _prepared(plan, tell)
+    refuse_missing_classes(train, what.labels)
+    trainer = Finetuner(
+        network,
+        train,
+        validation,
+        [label.name for label in what.labels],
+        plan.preprocessing.background,
+        what.options,
+        what.device,
+        what.workers,
+    )
+    if parts is not None:
+        try:
+            trainer.restore(parts)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
+    try:
+        _train(trainer, what.output, identity, tell, stop)
+    finally:
+        draw_history(trainer.state.history, what.output / "curves.png")
+    # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
+    write_checkpoint(folder, trainer.parts(), identity)
+    return _saved(plan, trainer, tell) if trainer.finished else None
+
+
+def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[PreparedLabels]]:
+    """The cases to train on and to validate on, in memory."""
+    cases = [*plan.used, *plan.split("val")]
+    prepared = []
+    for case in cases:
+        prepared.append(prepare_labelled(case, plan.what.labels, plan.preprocessing))
+        tell("read", len(prepared), len(cases), {})
+    return prepared[: len(plan.used)], prepared[len(plan.used) :]
+
+
+def _train(
+    trainer: Finetuner,
+    output: Path,
+    identity: Mapping[str, Any],
+    tell: Progress,
+    stop: Callable[[], bool],
+) -> None:
+    options, state = trainer.options, trainer.state
+    with EventFiles(output / "tensorboard", state.step) as events:
+        while not trainer.finished and not stop():
+            loss = trainer.step()
+            if state.step % _CURVES_EVERY == 0:
+                events.add({"loss": loss}, state.step, "train")
+            figures = {"loss": loss}
+            if state.history:
+                last = state.history[-1]
+                if last["step"] == state.step:
+                    shown = {k: v for k, v in last.items() if k not in ("step", "train loss")}
+                    events.add(shown, state.step, "validation")
+                if "mean Dice" in last:
+                    figures["Dice"] = last["mean Dice"]
+            tell("train", state.step, options.steps, figures)
+            if state.step % options.validate_every == 0:
+                write_checkpoint(output / "checkpoint", trainer.parts(), identity)
+
+
+def _saved(plan: Plan, trainer: Finetuner, tell: Progress) -> ModelFolder:
+    """The model with its scores of the test cases on the card, and the record of the run."""
+    what, state = plan.what, trainer.state
+    kept = next((e for e in state.history if e["step"] == state.best_step), {})
+    metrics: dict[str, Any] = {
+        f"validation {name}": round(value, 4)
+        for name, value in kept.items()
+        if name.startswith(("Dice ", "mean Dice"))
+    }
+    model = _save_model(plan, trainer, metrics)
+    if tests := plan.split("test"):
+        scores = score_cases(
+            model, tests, what.labels, what.device, lambda n, m: tell("test", n, m, {})
+        )
+        write_scores(scores, what.output / "test.csv")
+        metrics["test volumes"] = len(tests)
+        for label in what.labels:
+            dice = mean_dice(scores, label.name)
+            metrics[f"test Dice {label.name}"] = None if np.isnan(dice) else round(dice, 4)
+        model = _save_model(plan, trainer, metrics)
+    record = {
+        "labels": [asdict(label) for label in what.labels],
+        "start": what.start,
+        "start_sha256": None if plan.pretrained is None else plan.pretrained.sha256,
+        "fraction": str(what.fraction),
+        "training_cases": [case.id for case in plan.used],
+        "options": what.options.as_dict(),
+        "kept_step": state.best_step,
+        "metrics": metrics,
+    }
+    with atomic_path(what.output / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return model
+
+
+def _save_model(plan: Plan, trainer: Finetuner, metrics: Mapping[str, Any]) -> ModelFolder:
+    what = plan.what
+    start = what.start
+    if plan.pretrained is not None:
+        start = str(plan.pretrained.record.get("title") or Path(what.start).name)
+    first = re.sub("[^a-z0-9]+", "-", what.labels[0].name.lower()).strip("-")
+    fields = segmenter_card(
+        name=what.name or f"segmenter-{first[:40] or 'labels'}",
+        title=f"{', '.join(label.name for label in what.labels)} in {plan.modality}"[:200],
+        modality=plan.modality,
+        channels=plan.channels,
+        labels=what.labels,
+        preprocessing=plan.preprocessing,
+        features=plan.features,
+        patch=what.options.patch,
+        overlap=what.options.overlap,
+        training_data={
+            "description": f"{len(plan.used)} labelled volumes, started from {start}.",
+            "simulated": what.simulated or _is_simulated(what.manifest),
+            "command": what.command[:4000],
+            "volumes": len(plan.used),
+            "seed": what.options.seed,
+        },
+        license=what.license,
+        metrics=metrics,
+    )
+    weights = {k: v.cpu() for k, v in trainer.best.items()}
+    return save_model(what.output / MODEL, fields, weights, overwrite=True)
+
+
+def _is_simulated(manifest: Path) -> bool:
+    """Whether the record that simulations write lies beside the manifest."""
+    try:
+        record = json.loads((manifest.parent / "simulation.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and bool(record.get("simulated"))

@@ -1,0 +1,200 @@
+"""Labelled volumes for fine-tuning in memory, and patches drawn from them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.preprocessing import ModelInput, prepare, sample_on
+from TomoSegLib.imaging.volume import Volume
+from TomoSegLib.models.card import Preprocessing
+from TomoSegLib.training.segmentation_manifest import LabelledCase, LabelSpec
+
+Labelmap = npt.NDArray[np.uint8]
+
+_GEOMETRY_MM = 0.05  # corners of image and label map may differ so far: headers are rounded
+_PLACES_PER_CLASS = 20_000  # voxels of each class that patches may be centred on
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedLabels:
+    """A labelled case in memory, on the model's grid.
+
+    Attributes:
+        case: Its row.
+        image: ``(C, K, J, I)`` float16, as the network sees it.
+        classes: ``(K, J, I)`` uint8: 0 for the background, n for the n-th label.
+        places: Of each class, flat indices of voxels that patches may be centred on.
+    """
+
+    case: LabelledCase
+    image: npt.NDArray[np.float16]
+    classes: Labelmap
+    places: tuple[npt.NDArray[np.int64], ...]
+
+
+def read_classes(case: LabelledCase, image: Volume, labels: Sequence[LabelSpec]) -> Labelmap:
+    """A case's label map as classes on its image's grid: 0, or n for the n-th label.
+
+    Raises:
+        TomoSegError: ``label-geometry`` if it lies on another grid, ``label-not-integer``, and
+            those of reading.
+    """
+    try:
+        volume = read_volume(case.label)
+    except TomoSegError as error:
+        if error.code != "volume-constant":
+            raise
+        return np.zeros(image.array.shape, np.uint8)  # nothing is labelled
+    if not volume.geometry.is_close(image.geometry, _GEOMETRY_MM):
+        raise TomoSegError(
+            "label-geometry",
+            f"The label map '{case.label}' does not lie on the grid of '{case.paths[0]}': "
+            f"{volume.geometry.size} voxels against {image.geometry.size}, or elsewhere in space.",
+            "Resample it to the image's grid with nearest neighbours, or correct the manifest.",
+        )
+    values = np.unique(volume.array)
+    if not np.array_equal(values, np.round(values)):
+        raise TomoSegError(
+            "label-not-integer",
+            f"The label map '{case.label}' holds values such as "
+            f"{values[values != np.round(values)][0]:g}.",
+            "Label maps hold whole numbers; it may be the image, or was interpolated.",
+        )
+    known = {0} | {value for label in labels for value in label.values}
+    if others := [int(value) for value in values if int(value) not in known]:
+        warnings.warn(
+            TomoSegWarning(
+                "label-values-ignored",
+                f"Values {', '.join(map(str, others[:5]))} of '{case.label.name}' have no name "
+                "and count as background.",
+                "Name them in --labels if they matter.",
+            ),
+            stacklevel=2,
+        )
+    classes = np.zeros(volume.array.shape, np.uint8)
+    for number, label in enumerate(labels, 1):
+        classes[np.isin(volume.array, label.values)] = number
+    return classes
+
+
+def prepare_labelled(
+    case: LabelledCase, labels: Sequence[LabelSpec], preprocessing: Preprocessing
+) -> PreparedLabels:
+    """Read a case and bring it onto the model's grid, labels by nearest neighbour.
+
+    Raises:
+        TomoSegError: Those of `read_classes`, `read_volume` and `prepare`.
+    """
+    volumes = [read_volume(path) for path in case.paths]
+    classes = read_classes(case, volumes[0], labels)
+    found: ModelInput = prepare(volumes, preprocessing)
+    moved = sample_on(classes, volumes[0].geometry, found.geometry, order=0).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    places = []
+    for number in range(len(labels) + 1):
+        # Background far away from the patient teaches nothing.
+        of_class = moved == number if number else (moved == 0) & found.foreground
+        indices = np.flatnonzero(of_class)
+        if len(indices) > _PLACES_PER_CLASS:
+            indices = rng.choice(indices, _PLACES_PER_CLASS, replace=False)
+        places.append(indices)
+    return PreparedLabels(case, found.image.astype(np.float16), moved, tuple(places))
+
+
+def refuse_missing_classes(cases: Sequence[PreparedLabels], labels: Sequence[LabelSpec]) -> None:
+    """Every label has to occur in the training cases.
+
+    Raises:
+        TomoSegError: ``label-class-missing``.
+    """
+    for number, label in enumerate(labels, 1):
+        if not any(len(case.places[number]) for case in cases):
+            raise TomoSegError(
+                "label-class-missing",
+                f"The label {label.name} (value {'+'.join(map(str, label.values))}) occurs in none "
+                f"of the {len(cases)} training cases that are used.",
+                "Correct --labels, or use a larger --fraction or another --seed.",
+            )
+
+
+class PatchDataset(Dataset[dict[str, Tensor]]):
+    """Random patches, half of them and more centred on labels; augmented by MONAI's transforms.
+
+    All that is random follows from the seed and the patch's place in the training.
+
+    Args:
+        cases: The cases.
+        patch: ``(k, j, i)`` voxels.
+        background: Value outside a case.
+        flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
+        augmentation: Strength of changes of intensity; 0 for none.
+        seed: Of the training.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedLabels],
+        patch: tuple[int, int, int],
+        background: float,
+        flips: Sequence[int],
+        augmentation: float,
+        seed: int,
+    ) -> None:
+        from monai import transforms
+
+        self._cases, self._patch, self._background = cases, patch, background
+        self._seed = seed
+        steps: list[Any] = [
+            transforms.RandFlipd(("image", "classes"), prob=0.5, spatial_axis=axis)
+            for axis in flips
+        ]
+        if augmentation:
+            steps += [
+                transforms.RandScaleIntensityd("image", factors=0.1 * augmentation, prob=0.5),
+                transforms.RandShiftIntensityd("image", offsets=0.1 * augmentation, prob=0.5),
+                transforms.RandGaussianNoised("image", std=0.05 * augmentation, prob=0.2),
+            ]
+        self._augment = transforms.Compose(steps)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        position, index = key
+        rng = np.random.default_rng((self._seed, 5, position))
+        case = self._cases[index]
+        present = [number for number, places in enumerate(case.places) if len(places)]
+        places = case.places[present[int(rng.integers(len(present)))]] if present else [0]
+        center = np.unravel_index(int(places[int(rng.integers(len(places)))]), case.classes.shape)
+        # The centre of the class lies anywhere in the middle half of the patch.
+        half = np.array(self._patch) // 2
+        shift = rng.integers(-half // 2, half // 2 + 1)
+        start = np.array(center) - half + shift
+        start = np.clip(start, 0, np.maximum(np.array(case.classes.shape) - self._patch, 0))
+        k, j, i = (slice(int(a), int(a + n)) for a, n in zip(start, self._patch, strict=True))
+        patch = {
+            "image": self._whole(case.image[:, k, j, i].astype(np.float32), self._background),
+            "classes": self._whole(case.classes[None, k, j, i], 0),
+        }
+        self._augment.set_random_state(seed=int(rng.integers(2**31)))
+        augmented = self._augment(patch)
+        return {
+            "image": torch.as_tensor(np.asarray(augmented["image"]), dtype=torch.float32),
+            "classes": torch.as_tensor(np.asarray(augmented["classes"]), dtype=torch.long),
+        }
+
+    def _whole(self, part: npt.NDArray[Any], value: float) -> npt.NDArray[Any]:
+        """Padded where the case is smaller than a patch."""
+        missing = [max(n - m, 0) for n, m in zip(self._patch, part.shape[1:], strict=True)]
+        if not any(missing):
+            return part
+        margins = [(0, 0), *((m // 2, m - m // 2) for m in missing)]
+        return np.pad(part, margins, constant_values=value)

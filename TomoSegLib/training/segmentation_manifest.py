@@ -1,0 +1,181 @@
+"""Which labelled volumes a segmenter learns from, and what their label maps mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from TomoSegLib.datasets.manifest import SINGLE, SPLITS, Split, read_rows
+from TomoSegLib.errors import TomoSegError
+
+_PREFIX = "image_"
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """One structure to segment.
+
+    Attributes:
+        name: Its name.
+        values: Values of the label maps that mean it; the first is its value in results.
+    """
+
+    name: str
+    values: tuple[int, ...]
+
+
+def parse_labels(text: str) -> list[LabelSpec]:
+    """Read ``NAME=VALUE,NAME=VALUE+VALUE,...``.
+
+    Raises:
+        TomoSegError: ``labels-invalid``.
+    """
+    labels: list[LabelSpec] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*([^=]{1,128}?)\s*=\s*(\d{1,3}(?:\s*\+\s*\d{1,3})*)\s*", item)
+        values = tuple(int(v) for v in match[2].split("+")) if match else ()
+        if match is None or not all(1 <= value <= 255 for value in values):
+            raise TomoSegError(
+                "labels-invalid",
+                f"'{item}' in --labels is not NAME=VALUE.",
+                "Example: --labels organ=1,tumour=2+3; values lie between 1 and 255.",
+            )
+        labels.append(LabelSpec(match[1], values))
+    everything = [value for label in labels for value in label.values]
+    names = [label.name for label in labels]
+    if len(set(everything)) < len(everything) or len(set(names)) < len(names):
+        raise TomoSegError(
+            "labels-invalid",
+            f"A name or value occurs twice in --labels {text}.",
+            "Every value belongs to one name; several values are joined by '+'.",
+        )
+    return labels
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """One row of the manifest.
+
+    Attributes:
+        id: Its name: its first image as it is written.
+        paths: Volumes of the channels, in their order.
+        label: The label map.
+        split: train, val or test.
+        group: The patient, or what else cases share.
+        modality: As it is written; may be empty.
+    """
+
+    id: str
+    paths: tuple[Path, ...]
+    label: Path
+    split: Split
+    group: str
+    modality: str = ""
+
+
+def read_labelled(path: Path) -> tuple[tuple[str, ...], list[LabelledCase]]:
+    """Read a manifest with the columns ``image`` (or ``image_<channel>``), ``label``, ``split``.
+
+    ``group`` (the patient), ``modality`` and ``id`` are optional, other columns are ignored.
+
+    Returns:
+        The channels' names, and the cases in the order of the rows.
+
+    Raises:
+        TomoSegError: ``manifest-not-found``, ``manifest-unreadable``, ``manifest-columns``,
+            ``manifest-split``, ``manifest-duplicate``, ``manifest-leak``,
+            ``manifest-missing-files``, ``manifest-split-empty``.
+    """
+    header, rows = read_rows(path)
+    columns = {name[len(_PREFIX) :]: name for name in header if name.startswith(_PREFIX)}
+    if "image" in header and not columns:
+        columns = {SINGLE: "image"}
+    wrong = [name for name in ("label", "split") if name not in header]
+    if not columns or wrong or "" in columns or ("image" in header and SINGLE not in columns):
+        raise TomoSegError(
+            "manifest-columns",
+            f"The header of {path.name} is not that of a manifest of labelled volumes: it has "
+            f"{', '.join(header)}.",
+            "It needs image (or image_<channel> for each channel), label and split.",
+        )
+    folder = Path(os.path.abspath(path.parent))
+    cases = []
+    for line, row in rows:
+        split = row["split"]
+        if split not in SPLITS:
+            raise TomoSegError(
+                "manifest-split",
+                f"{path.name}, line {line}: the split is {split!r}.",
+                f"A split is one of {', '.join(SPLITS)}.",
+            )
+        written = [row[column] for column in columns.values()]
+        if not all(written) or not row["label"]:
+            raise TomoSegError(
+                "manifest-missing-files",
+                f"{path.name}, line {line}: a volume or the label map is not named.",
+                "Every case needs a volume for every channel, and a label map.",
+            )
+        name = row.get("id") or written[0]
+        cases.append(
+            LabelledCase(
+                name,
+                tuple(folder / file for file in written),
+                folder / row["label"],
+                split,
+                row.get("group") or name,
+                row.get("modality", ""),
+            )
+        )
+    _refuse(path, cases)
+    return tuple(columns), cases
+
+
+def _refuse(path: Path, cases: Sequence[LabelledCase]) -> None:
+    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if twice:
+        raise TomoSegError(
+            "manifest-duplicate",
+            f"{path.name} has {twice[0]} in several rows.",
+            "Keep one row for each case.",
+        )
+    if not any(case.split == "train" for case in cases):
+        raise TomoSegError(
+            "manifest-split-empty",
+            f"{path.name} has no case in split train.",
+            "Give some cases that split.",
+        )
+    trained = {case.group for case in cases if case.split == "train"}
+    leaks = [case.group for case in cases if case.split != "train" and case.group in trained]
+    if leaks:
+        raise TomoSegError(
+            "manifest-leak",
+            f"{path.name} has {leaks[0]} in training and another split.",
+            "Put all cases of a patient into one split: otherwise the figures are too good.",
+        )
+    files = [file for case in cases for file in (*case.paths, case.label)]
+    missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
+    if missing:
+        raise TomoSegError(
+            "manifest-missing-files",
+            f"{len(missing)} of the {len(files)} files in {path.name} are not there: {missing[0]}.",
+            "Paths are relative to the manifest's folder: move it, or correct them.",
+        )
+
+
+def fraction_of(cases: Sequence[LabelledCase], fraction: Fraction, seed: int) -> list[LabelledCase]:
+    """A share of the training cases, whole groups by chance, at least one group.
+
+    With the same seed a smaller share is a part of a larger one.
+    """
+    groups = sorted({case.group for case in cases})
+    count = max(1, round(float(fraction * len(groups))))
+    order = np.random.default_rng((seed, 7)).permutation(len(groups))
+    chosen = {groups[n] for n in order[:count].tolist()}
+    return [case for case in cases if case.group in chosen]

@@ -1,0 +1,216 @@
+"""What is fine-tuned, and what follows from that: cases, channels, grid, intensities, network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.models.card import Intensity, Preprocessing
+from TomoSegLib.networks.unet3d import FEATURES, STRIDE
+from TomoSegLib.pretraining.weights import Pretrained, load_pretrained
+from TomoSegLib.training.segmentation_manifest import (
+    LabelledCase,
+    LabelSpec,
+    fraction_of,
+    read_labelled,
+)
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
+
+SCRATCH = "scratch"
+
+Foreground = Literal["nonzero", "body", "brain", "none"]
+
+_CT_BELOW = -300.0  # Hounsfield units: only CT has a tenth of its voxels below that
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What to fine-tune.
+
+    Attributes:
+        manifest: CSV with image (or image_<channel>), label, split; optional modality, group, id.
+        output: Folder of the run: the model in ``model/``, scores, curves, checkpoint.
+        labels: What to segment.
+        start: ``scratch``, the folder of a pre-training, or a safetensors file of the same network.
+        fraction: Share of the training cases that is used.
+        options: Of the optimisation.
+        modality: CT or MR, or None: what the manifest says, else what the intensities look like.
+        spacing_mm: Voxel size of the model's grid.
+        intensity: How intensities are normalised; None: z-score for MR, window for CT.
+        foreground: Kind of foreground; None: ``nonzero`` for MR, ``none`` for CT.
+        features: Channels of the U-Net's levels; None: those of the pre-trained weights.
+        name: Of the model.
+        license: Of the model.
+        simulated: Whether the volumes are simulated, for the card; a simulation's own record beside
+            the manifest says so too.
+        command: How it was called, for the card.
+        workers: Processes that draw patches.
+        device: torch device.
+        threads: CPU threads, or None for torch's default.
+        overwrite: Start again over a fine-tuning that is there.
+    """
+
+    manifest: Path
+    output: Path
+    labels: Sequence[LabelSpec]
+    start: str = SCRATCH
+    fraction: Fraction = Fraction(1)
+    options: FinetuningOptions = field(default_factory=FinetuningOptions)
+    modality: str | None = None
+    spacing_mm: float = 1.0
+    intensity: Intensity | None = None
+    foreground: Foreground | None = None
+    features: tuple[int, ...] | None = None
+    name: str | None = None
+    license: str = "unspecified"
+    simulated: bool = False
+    command: str = ""
+    workers: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fine-tuning works with.
+
+    Attributes:
+        what: What was asked for.
+        channels: Names of the channels.
+        cases: All cases of the manifest.
+        used: The training cases that are used.
+        modality: CT or MR.
+        preprocessing: Of the model.
+        features: Channels of the U-Net's levels.
+        pretrained: Weights to start from, or None.
+    """
+
+    what: Finetuning
+    channels: tuple[str, ...]
+    cases: Sequence[LabelledCase]
+    used: Sequence[LabelledCase]
+    modality: str
+    preprocessing: Preprocessing
+    features: tuple[int, ...]
+    pretrained: Pretrained | None
+
+    def split(self, split: str) -> list[LabelledCase]:
+        """The cases of a split."""
+        return [case for case in self.cases if case.split == split]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this training and no other."""
+        rows = [[c.id, c.split, str(c.label), *map(str, c.paths)] for c in self.cases]
+        return {
+            "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            "cases": [case.id for case in self.used],
+            "channels": list(self.channels),
+            "labels": [asdict(label) for label in self.what.labels],
+            "features": list(self.features),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "start": SCRATCH if self.pretrained is None else self.pretrained.sha256,
+            "options": self.what.options.as_dict(),
+        }
+
+
+def make_plan(what: Finetuning) -> Plan:
+    """Check what was asked for and find out the rest.
+
+    Raises:
+        TomoSegError: ``finetuning-options``, ``manifest-modality`` and those of `read_labelled`
+            and `load_pretrained`.
+    """
+    _check(what)
+    channels, cases = read_labelled(what.manifest)
+    pretrained = None if what.start == SCRATCH else load_pretrained(Path(what.start))
+    modality = what.modality or _modality(cases)
+    training = [case for case in cases if case.split == "train"]
+    return Plan(
+        what,
+        channels,
+        cases,
+        fraction_of(training, what.fraction, what.options.seed),
+        modality,
+        _preprocessing(what, modality),
+        what.features or (pretrained.features if pretrained else None) or FEATURES,
+        pretrained,
+    )
+
+
+def _check(what: Finetuning) -> None:
+    def refuse(message: str, hint: str) -> TomoSegError:
+        return TomoSegError("finetuning-options", message, hint)
+
+    if any(n < STRIDE or n % STRIDE for n in what.options.patch):
+        k, j, i = what.options.patch
+        raise refuse(
+            f"A patch of {i} x {j} x {k} voxels does not fit the network.",
+            f"Choose sides that are multiples of {STRIDE}.",
+        )
+    if not 0 < what.fraction <= 1:
+        raise refuse(
+            f"{what.fraction} is no share of the training cases.",
+            "Give a fraction above 0, up to 1, for example 1/10.",
+        )
+    if what.features is not None and (len(what.features) != 6 or min(what.features) < 1):
+        raise refuse(
+            "The network needs six numbers of channels.", "Example: --features 32,64,128,256,512,32"
+        )
+    if what.name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", what.name):
+        raise refuse(
+            f"'{what.name}' is no name of a model.",
+            "Use small letters, digits, '.', '-' and '_'.",
+        )
+
+
+def _modality(cases: Sequence[LabelledCase]) -> str:
+    """What the manifest says, or what the first volume looks like."""
+    named = {case.modality.upper() for case in cases if case.modality}
+    if named:
+        if len(named) > 1:
+            raise TomoSegError(
+                "manifest-modality",
+                f"The manifest has volumes of several modalities: {', '.join(sorted(named))}.",
+                "A segmenter normalises all in one way: make a manifest for each, or give "
+                "--modality and --intensity.",
+            )
+        return named.pop()
+    first = read_volume(cases[0].paths[0])
+    found = (
+        "CT" if float(np.percentile(np.asarray(first.array, np.float32), 10)) < _CT_BELOW else "MR"
+    )
+    warnings.warn(
+        TomoSegWarning(
+            "modality-guessed",
+            f"By the intensities of '{first.name}' the volumes are taken for {found}.",
+            "Add a column modality to the manifest, or give --modality.",
+        ),
+        stacklevel=4,
+    )
+    return found
+
+
+def _preprocessing(what: Finetuning, modality: str) -> Preprocessing:
+    ct = modality == "CT"
+    intensity = what.intensity or (
+        Intensity(method="window", lower=-1000.0, upper=1000.0)
+        if ct
+        else Intensity(method="zscore", lower=-5.0, upper=5.0)
+    )
+    return Preprocessing(
+        spacing_mm=what.spacing_mm,
+        intensity=intensity,
+        foreground=what.foreground or ("none" if ct else "nonzero"),
+    )
