@@ -118,6 +118,7 @@ class Demo:
         import slicer
 
         self.ui.makeSegmentButton.click()
+        self._wait(lambda: self.ui.makeSegmentButton.enabled, 30)
         segmentation = self.widget._parameterNode.segmentation
         if segmentation is None:
             raise DemoFailed("no segment was made")

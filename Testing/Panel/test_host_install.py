@@ -46,6 +46,7 @@ assert host.wait_for(lambda: run.state.isOver, 120), run.state
 assert run.state.name == "FINISHED", run.report()
 assert widget._parameterNode.heatmap is not None
 ui.makeSegmentButton.click()
+assert host.wait_for(lambda: ui.makeSegmentButton.enabled, 30)
 segmentation = widget._parameterNode.segmentation.GetSegmentation()
 assert segmentation.GetNumberOfSegments() == 1
 assert host.errors == []

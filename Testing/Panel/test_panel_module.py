@@ -323,6 +323,7 @@ def test_a_segment_is_made_from_the_threshold_and_undone(widget, worker, volume)
     worker("well")
     run(widget)
     widget.ui.makeSegmentButton.click()
+    assert host.wait_for(lambda: widget.ui.makeSegmentButton.enabled)
     segmentation = widget._parameterNode.segmentation
     ids = segmentation.GetSegmentation().GetSegmentIDs()
     assert len(ids) == 1

@@ -32,6 +32,7 @@ class Background:
         function: Callable[[], Any],
         onDone: Callable[[Any], None],
         onError: Callable[[Exception], None],
+        waitMs: int = 0,
     ) -> None:
         """Start a function.
 
@@ -39,9 +40,14 @@ class Background:
             function: What to do, in a thread.
             onDone: Called with its result.
             onError: Called with the exception that it raised.
+            waitMs: Wait so long for it to end, and if it does call back before this returns.
         """
-        self._tasks.append(_Task(function, onDone, onError))
-        self._timer.start()
+        task = _Task(function, onDone, onError)
+        self._tasks.append(task)
+        if waitMs and task.finished.wait(waitMs / 1000):
+            self._poll()
+        if self._tasks:
+            self._timer.start()
 
     def forget(self) -> None:
         """Nobody wants to hear of what still runs; it comes to its end unheard."""

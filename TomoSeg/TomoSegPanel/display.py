@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk
 
-from TomoSegPanel.provenance import AGREEMENT_ROLE, readRecord
+from TomoSegPanel.comparison import isComparisonView
+from TomoSegPanel.provenance import AGREEMENT_ROLE, PARTIAL, RECORD, readRecord
 
 # Inferno and viridis (matplotlib, CC0), nine steps each: their lightness grows evenly, so they
 # read alike in grey and with any colour vision.
@@ -42,7 +44,7 @@ _TABLE_SIZE = 256
 _LEGEND_FONT = 8
 _COLOR_TAG = "TomoSeg.Colors"
 MAP = "TomoSeg.Map"
-"""Attribute of the volumes that are maps: ``heatmap`` or ``agreement``."""
+"""Attribute of results: ``heatmap``, ``agreement`` or, of a segmenter's, ``segmentation``."""
 
 
 def showArray(node: Any, array: np.ndarray, like: Any) -> None:
@@ -67,6 +69,13 @@ def showArray(node: Any, array: np.ndarray, like: Any) -> None:
     node.SetAndObserveTransformNodeID(like.GetTransformNodeID())
     node.SetAndObserveImageData(image)
     node.EndModify(was)
+
+
+def matrixOf(volume: Any) -> np.ndarray:
+    """The 4 x 4 matrix of a volume from voxel ``(i, j, k)`` to RAS, before its transform."""
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def newMapNode(name: str, kind: str) -> Any:
@@ -139,9 +148,35 @@ def agreementOf(heatmap: Any) -> Any:
     return heatmap.GetNodeReference(AGREEMENT_ROLE) if heatmap is not None else None
 
 
+def isVolume(node: Any) -> bool:
+    """Whether a result is a volume: a segmenter's is a segmentation."""
+    return node is not None and bool(node.IsA("vtkMRMLScalarVolumeNode"))
+
+
 def isHeatmap(node: Any) -> bool:
-    """Whether a volume is a heatmap of ours."""
-    return node is not None and readRecord(node) is not None
+    """Whether a volume is a heatmap of ours, finished or not."""
+    return isVolume(node) and bool(node.GetAttribute(RECORD) or node.GetAttribute(PARTIAL))
+
+
+def maximum(heatmap: Any) -> float:
+    """The heatmap's greatest value, as its colours end there; above 0."""
+    node = heatmap.GetDisplayNode()
+    high = node.GetWindowLevelMax() if node is not None and isHeatmap(heatmap) else 0.0
+    if not high > 0:
+        high = heatmap.GetImageData().GetScalarRange()[1]
+    return high if high > 0 else 1.0
+
+
+def placeBeside(node: Any, others: Sequence[Any]) -> None:
+    """Put nodes where another is in the subject hierarchy."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None and node else 0
+    if not item:
+        return
+    for other in others:
+        own = hierarchy.GetItemByDataNode(other)
+        if own:
+            hierarchy.SetItemParent(own, hierarchy.GetItemParent(item))
 
 
 class Overlay:
@@ -212,15 +247,25 @@ class Overlay:
         self._legendId = self._shown = None
 
 
-def jumpTo(node: Any, ras: np.ndarray) -> None:
-    """Move all slice views to a point of a volume's own space (before its parent transform).
-
-    Their fields of view stay where they are.
-    """
+def toWorld(node: Any, ras: Sequence[float]) -> list[float]:
+    """A point of a volume's own space (before its parent transform) in the world's."""
     world = [0.0, 0.0, 0.0]
     node.TransformPointToWorld([float(value) for value in ras], world)
+    return world
+
+
+def jumpTo(node: Any, ras: Sequence[float], comparison: bool | None = None) -> None:
+    """Centre slice views on a point of a volume's own space (before its parent transform).
+
+    Args:
+        node: The volume.
+        ras: The point.
+        comparison: Only the views of a comparison, or only the others; None: all.
+    """
+    world = toWorld(node, ras)
     for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        sliceNode.JumpSliceByOffsetting(*world)
+        if comparison is None or isComparisonView(sliceNode) is comparison:
+            sliceNode.JumpSliceByCentering(*world)
 
 
 def peaks(heatmap: Any) -> list[tuple[np.ndarray, float]]:
@@ -231,4 +276,6 @@ def peaks(heatmap: Any) -> list[tuple[np.ndarray, float]]:
 
 
 def _compositeNodes() -> list[Any]:
-    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+    """Those of the user's own slice views."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return [node for node in nodes if not isComparisonView(node)]

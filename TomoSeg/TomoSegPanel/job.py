@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import (
     ErrorEvent,
@@ -22,6 +23,7 @@ from TomoSegLib.jobs.events import (
     WarningEvent,
 )
 from TomoSegPanel.background import Background
+from TomoSegPanel.mask import boundingBox
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.volumeFiles import readNrrd, writeNrrd
 from TomoSegPanel.worker import WorkerProcess
@@ -76,12 +78,43 @@ class MapData:
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """What came back: the maps, and the record of the run."""
+class LabelData:
+    """The labels of a segmenter, cut to their bounding box.
 
-    heatmap: MapData
-    agreement: MapData
+    Attributes:
+        array: ``[k, j, i]``; without voxels where no label was given.
+        start: The voxel ``(i, j, k)`` of the first volume at which the box begins.
+        shape: ``(K, J, I)`` of the whole.
+        voxels: How many voxels each label has, by value.
+    """
+
+    array: np.ndarray
+    start: tuple[int, int, int]
+    shape: tuple[int, ...]
+    voxels: dict[int, int]
+
+    @classmethod
+    def read(cls, path: str | Path) -> LabelData:
+        """Read a label map that the worker has written; for a thread."""
+        whole = readNrrd(path)
+        box = boundingBox(whole)
+        if box is None:
+            return cls(whole[:0, :0, :0], (0, 0, 0), whole.shape, {})
+        array = np.ascontiguousarray(whole[box])
+        k, j, i = (part.start for part in box)
+        values, counts = np.unique(array, return_counts=True)
+        voxels = {int(v): int(n) for v, n in zip(values, counts, strict=True) if v}
+        return cls(array, (i, j, k), whole.shape, voxels)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came back: the maps or, of a model that makes segmentations, the labels; the record."""
+
     record: dict[str, Any]
+    heatmap: MapData | None = None
+    agreement: MapData | None = None
+    labels: LabelData | None = None
 
 
 class Worker(Protocol):
@@ -169,6 +202,11 @@ class Run:
         elif not self.state.isOver and self.state is not RunState.CANCELLING:
             self._finish(RunState.CANCELLED)
 
+    def giveUp(self, error: ErrorEvent) -> None:
+        """End the run because what it finds has nowhere to go."""
+        self.error = error
+        self.cancel()
+
     def abandon(self) -> None:
         """End the run without telling anybody: scene or application are closing."""
         self._background.forget()
@@ -250,17 +288,21 @@ class Run:
     def _load(self) -> RunResult:
         assert self._folder is not None
         results = self._folder / "results"
+        record = json.loads((results / "result.json").read_text(encoding="utf-8"))
+        if self.settings.card.task == "segmentation":
+            return RunResult(record, labels=LabelData.read(results / "mask.seg.nrrd"))
         return RunResult(
+            record,
             heatmap=MapData.read(results / "heatmap.nrrd"),
             agreement=MapData.read(results / "agreement.nrrd"),
-            record=json.loads((results / "result.json").read_text(encoding="utf-8")),
         )
 
     def _onLoaded(self, result: RunResult) -> None:
         if self.state is not RunState.LOADING:
             return
         self._observer.onResult(self, result)
-        self._finish(RunState.FINISHED)
+        if self.state is RunState.LOADING:  # it may have been given up
+            self._finish(RunState.FINISHED)
 
     def _fail(self, error: ErrorEvent) -> None:
         if self.state.isOver:
@@ -323,12 +365,14 @@ def _fileError(error: Exception) -> ErrorEvent:
     if isinstance(error, MemoryError):
         return ErrorEvent(
             "out-of-memory",
-            "There is not enough memory to load the result.",
-            "Close other volumes and programs.",
+            _("There is not enough memory to load the result."),
+            _("Close other volumes and programs."),
         )
     return ErrorEvent(
         "panel-files",
-        f"A file of the run could not be written or read: {error}.",
-        "Check that there is space on the disk of Slicer's temporary folder "
-        "(Edit, Application Settings, General).",
+        _("A file of the run could not be written or read: {error}.").format(error=error),
+        _(
+            "Check that there is space on the disk of Slicer's temporary folder "
+            "(Edit, Application Settings, General)."
+        ),
     )

@@ -1,22 +1,13 @@
-"""From a heatmap to a segment: a threshold that is seen as it moves, and a segment to keep."""
+"""From a heatmap to a mask: the computing, for a thread; nothing here touches the scene."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import slicer
-import vtk
-from slicer.i18n import tr as _
-
-from TomoSegPanel.background import Background
-from TomoSegPanel.display import showArray
-
-_PREVIEW_NAME = "TomoSeg mask preview"
-_PREVIEW_COLOR = (0.2, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +26,63 @@ class MaskSettings:
     minimumSizeMl: float = 0.0
     smoothingMm: float = 0.0
 
+    def record(self) -> dict[str, Any]:
+        """The settings as they are written on a segment, under the engine's names."""
+        values = asdict(self)
+        values["minimum_size_ml"] = values.pop("minimumSizeMl")
+        values["smoothing_mm"] = values.pop("smoothingMm")
+        return values
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask, cut to its bounding box, with its figures.
+
+    Attributes:
+        array: ``[k, j, i]`` uint8, 0 and 1; without voxels where the mask is empty.
+        start: The voxel ``(i, j, k)`` of the heatmap's grid at which the box begins.
+        figures: ``volume_ml``, and ``peak`` and ``mean`` of the heatmap in the mask.
+    """
+
+    array: np.ndarray
+    start: tuple[int, int, int]
+    figures: Mapping[str, float]
+
+    @property
+    def isEmpty(self) -> bool:
+        """Whether it has no voxel."""
+        return self.array.size == 0
+
+    def ijkToRas(self, ofHeatmap: np.ndarray) -> np.ndarray:
+        """The 4 x 4 matrix of the box, from that of the heatmap's grid."""
+        shift = np.eye(4)
+        shift[:3, 3] = self.start
+        return ofHeatmap @ shift
+
+
+def cutMask(heatmap: np.ndarray, spacing: Sequence[float], settings: MaskSettings) -> Mask:
+    """The mask of a heatmap, cut to its bounding box.
+
+    Args:
+        heatmap: ``[k, j, i]``.
+        spacing: Voxel size in mm, along ``(i, j, k)``.
+        settings: How.
+    """
+    mask = makeMask(heatmap, spacing, settings)
+    box = boundingBox(mask)
+    if box is None:
+        none = {"volume_ml": 0.0, "peak": 0.0, "mean": 0.0}
+        return Mask(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), none)
+    inside = np.ascontiguousarray(mask[box])
+    values = heatmap[box][inside != 0]
+    figures = {
+        "volume_ml": values.size * math.prod(spacing) / 1000,
+        "peak": float(values.max()),
+        "mean": float(values.mean(dtype=np.float64)),
+    }
+    k, j, i = (part.start for part in box)
+    return Mask(inside, (i, j, k), figures)
+
 
 def makeMask(heatmap: np.ndarray, spacing: Sequence[float], settings: MaskSettings) -> np.ndarray:
     """The mask ``[k, j, i]`` (uint8, 0 and 1) of a heatmap.
@@ -48,12 +96,12 @@ def makeMask(heatmap: np.ndarray, spacing: Sequence[float], settings: MaskSettin
         settings: How.
     """
     mask = (heatmap > settings.threshold) & (heatmap != 0)
-    if not mask.any():
+    box = boundingBox(mask.view(np.uint8))
+    if box is None:
         return mask.view(np.uint8)
-    from scipy import ndimage  # takes its time to load, so not at the top
-
-    box = ndimage.find_objects(mask.view(np.uint8))[0]
     if settings.smoothingMm > 0:
+        from scipy import ndimage  # takes its time to load, so not at the top
+
         sigma = [settings.smoothingMm / mm for mm in reversed(spacing)]
         margin = [math.ceil(4 * s) + 1 for s in sigma]
         box = tuple(
@@ -65,6 +113,8 @@ def makeMask(heatmap: np.ndarray, spacing: Sequence[float], settings: MaskSettin
     smallest = max(1, math.ceil(settings.minimumSizeMl * 1000 / math.prod(spacing) - 1e-9))
     if settings.components == "all" and smallest == 1:
         return mask.view(np.uint8)
+    from scipy import ndimage
+
     inside = mask[box]
     labels, count = ndimage.label(inside, structure=np.ones((3, 3, 3), bool))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
@@ -80,147 +130,44 @@ def makeMask(heatmap: np.ndarray, spacing: Sequence[float], settings: MaskSettin
     return mask.view(np.uint8)
 
 
-def cardThreshold(record: Mapping[str, Any]) -> float:
-    """The threshold that the run's own mask has used."""
-    return float(record["mask"]["threshold"])
+def measure(
+    mask: np.ndarray, maskToHeatmap: np.ndarray, voxelMl: float, heatmap: np.ndarray | None
+) -> dict[str, float]:
+    """The figures of a mask on a grid of its own, as it is after it was edited.
 
-
-class MaskPreview:
-    """Shows the mask of the current settings in all views, computed in the background.
-
-    The preview is a segmentation of its own that is not saved with the scene, so that nothing of
-    the user's is touched until a segment is made.
-    """
-
-    def __init__(self) -> None:
-        self._background = Background()
-        self._nodeId: str | None = None
-        self._busy = False
-        self._next: tuple[Any, MaskSettings] | None = None
-
-    def update(self, heatmap: Any, settings: MaskSettings) -> None:
-        """Show the mask of a heatmap; a newer wish replaces one that has not begun."""
-        self._next = (heatmap, settings)
-        if not self._busy:
-            self._advance()
-
-    def hide(self) -> None:
-        """Take the preview away."""
-        self._background.forget()
-        self._busy, self._next = False, None
-        node = slicer.mrmlScene.GetNodeByID(self._nodeId) if self._nodeId else None
-        if node is not None:
-            slicer.mrmlScene.RemoveNode(node)
-        self._nodeId = None
-
-    def _advance(self) -> None:
-        if self._next is None:
-            return
-        (heatmap, settings), self._next = self._next, None
-        if heatmap is None or heatmap.GetImageData() is None:
-            return
-        array, spacing = slicer.util.arrayFromVolume(heatmap), heatmap.GetSpacing()
-        heatmapId = heatmap.GetID()
-        self._busy = True
-
-        def show(mask: np.ndarray) -> None:
-            self._busy = False
-            node = slicer.mrmlScene.GetNodeByID(heatmapId)
-            if node is not None and self._next is None:
-                self._show(mask, node)
-            self._advance()
-
-        def failed(error: Exception) -> None:
-            self._busy = False
-            raise error
-
-        self._background.run(lambda: makeMask(array, spacing, settings), show, failed)
-
-    def _show(self, mask: np.ndarray, heatmap: Any) -> None:
-        node = slicer.mrmlScene.GetNodeByID(self._nodeId) if self._nodeId else None
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _PREVIEW_NAME)
-            node.SetSaveWithScene(False)
-            node.SetHideFromEditors(True)
-            node.CreateDefaultDisplayNodes()
-            display = node.GetDisplayNode()
-            display.SetSaveWithScene(False)
-            display.SetOpacity2DFill(0.0)
-            display.SetSliceIntersectionThickness(2)
-            self._nodeId = node.GetID()
-        segmentation = node.GetSegmentation()
-        if segmentation.GetNumberOfSegments() == 0:
-            segmentation.AddEmptySegment("preview", _("Mask preview"), _PREVIEW_COLOR)
-        _setSegment(node, "preview", mask, heatmap)
-
-
-def makeSegment(mask: np.ndarray, heatmap: Any, segmentation: Any, label: Mapping[str, Any]) -> str:
-    """Add a mask to a segmentation as a new segment.
+    The heatmap is read at the nearest voxel; where the mask reaches beyond it, it counts for the
+    volume only.
 
     Args:
-        mask: ``[k, j, i]``, on the heatmap's grid.
-        heatmap: The heatmap that it comes from.
-        segmentation: The segmentation node; it is put under the heatmap's parent transform if it
-            is empty.
-        label: Name, colour and terminology, as on a model's card.
+        mask: ``[k, j, i]`` bool.
+        maskToHeatmap: 4 x 4, from the mask's voxels ``(i, j, k)`` to the heatmap's.
+        voxelMl: Volume of a voxel of the mask.
+        heatmap: ``[k, j, i]``, or None: only the volume is measured.
 
     Returns:
-        The segment's ID.
+        As `Mask.figures`, without ``peak`` and ``mean`` where there is nothing to measure.
     """
-    segments = segmentation.GetSegmentation()
-    if segments.GetNumberOfSegments() == 0:
-        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(heatmap)
-        segmentation.SetAndObserveTransformNodeID(heatmap.GetTransformNodeID())
-    name = str(label.get("name", "lesion"))
-    color = [float(value) for value in label.get("color", (0.9, 0.3, 0.2))]
-    segmentId = segments.AddEmptySegment("", name, color)
-    segment = segments.GetSegment(segmentId)
-    if label.get("terminology"):
-        segment.SetTerminology(str(label["terminology"]))
-    _setSegment(segmentation, segmentId, mask, heatmap)
-    return segmentId
+    figures = {"volume_ml": int(mask.sum()) * voxelMl}
+    if heatmap is None:
+        return figures
+    found = []
+    for k in np.flatnonzero(mask.any(axis=(1, 2))):  # slice by slice: little memory
+        j, i = np.nonzero(mask[k])
+        places = np.stack([i, j, np.full_like(i, k), np.ones_like(i)]).astype(np.float64)
+        index = np.rint((maskToHeatmap @ places)[:3]).astype(np.int64)
+        limits = np.array(heatmap.shape[::-1])[:, None]
+        i, j, k = index[:, ((index >= 0) & (index < limits)).all(axis=0)]
+        found.append(heatmap[k, j, i])
+    values = np.concatenate(found) if found else np.zeros(0)
+    if values.size:
+        figures["peak"] = float(values.max())
+        figures["mean"] = float(values.mean(dtype=np.float64))
+    return figures
 
 
-def segmentStatistics(mask: np.ndarray, heatmap: Any) -> dict[str, float]:
-    """Volume in ml, and greatest and mean value of the heatmap, of a mask on its grid."""
-    values = slicer.util.arrayFromVolume(heatmap)[mask != 0]
-    millilitres = math.prod(heatmap.GetSpacing()) / 1000
-    return {
-        "volume_ml": float(values.size * millilitres),
-        "peak": float(values.max()) if values.size else 0.0,
-        "mean": float(values.mean(dtype=np.float64)) if values.size else 0.0,
-    }
-
-
-def writeStatistics(table: Any, rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
-    """Fill a table node with the statistics of segments."""
-    table.RemoveAllColumns()
-    names = vtk.vtkStringArray()
-    names.SetName(_("Segment"))
-    columns: list[Any] = [names]
-    titles = {"volume_ml": _("Volume [ml]"), "peak": _("Peak"), "mean": _("Mean")}
-    for title in titles.values():
-        column = vtk.vtkDoubleArray()
-        column.SetName(title)
-        columns.append(column)
-    for name, figures in rows:
-        names.InsertNextValue(name)
-        for column, key in zip(columns[1:], titles, strict=True):
-            column.InsertNextValue(figures[key])
-    for column in columns:
-        table.AddColumn(column)
-    table.Modified()
-
-
-def _setSegment(segmentation: Any, segmentId: str, mask: np.ndarray, heatmap: Any) -> None:
-    """Fill a segment; like `slicer.util.updateSegmentBinaryLabelmapFromArray`, without a copy."""
-    labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "__tomoseg__")
-    try:
-        showArray(labelmap, mask, heatmap)
-        ids = vtk.vtkStringArray()
-        ids.InsertNextValue(segmentId)
-        logic = slicer.modules.segmentations.logic()
-        if not logic.ImportLabelmapToSegmentationNode(labelmap, segmentation, ids):
-            raise RuntimeError("the mask could not be put into the segmentation")
-    finally:
-        slicer.mrmlScene.RemoveNode(labelmap)
+def boundingBox(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """The bounding box of what is not 0 in an array ``[k, j, i]``, or None."""
+    occupied = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not occupied[0].size:
+        return None
+    return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in occupied)

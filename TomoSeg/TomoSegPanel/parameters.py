@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import slicer
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLDisplayableNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
@@ -39,7 +39,9 @@ class TomoSegParameterNode:
     device: str = "auto"
     batchSize: Annotated[int, WithinRange(0, 4096)] = 0
     keepPartial: bool = True
-    heatmap: vtkMRMLScalarVolumeNode
+    heatmap: vtkMRMLDisplayableNode
+    compareWith: vtkMRMLDisplayableNode
+    layoutBefore: int = 0
     shownMap: str = "heatmap"
     opacity: Annotated[float, WithinRange(0, 1)] = 0.6
     showAbove: Annotated[float, WithinRange(0, 1)] = 0.25

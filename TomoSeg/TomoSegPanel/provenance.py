@@ -1,8 +1,15 @@
-"""Where a heatmap comes from: written on its node, so that it is saved with the scene.
+"""Where results come from: written on their nodes, so that it is saved with the scene.
 
-A heatmap's node has the attribute ``TomoSeg.Record``, the run's ``result.json`` without the list of
-directions (their name says them all), and a node reference to each input volume. That is all that
-it takes to run again exactly, after the scene is reopened too.
+A result's node (a heatmap, or the segmentation of a segmenter) has the attribute
+``TomoSeg.Record``, the run's ``result.json`` without the list of directions (their name says them
+all), and a node reference to each input volume. That is all that it takes to run again exactly,
+after the scene is reopened too. The heatmap of a run that was cancelled has ``TomoSeg.Job`` alone:
+what it was to be.
+
+A segment that was made of a heatmap has its settings and figures in the attribute
+``TomoSeg.Segment.<segment ID>`` of its segmentation, together with the heatmap's record, and the
+settings in the tag ``TomoSeg.Mask`` of its own, which goes with it into files and other
+segmentations.
 """
 
 from __future__ import annotations
@@ -13,39 +20,80 @@ from typing import Any
 
 RECORD = "TomoSeg.Record"
 PARTIAL = "TomoSeg.PartialDirections"
+JOB = "TomoSeg.Job"
 AGREEMENT_ROLE = "TomoSeg.Agreement"
+HEATMAP_ROLE = "TomoSeg.Heatmap"
+MASK_TAG = "TomoSeg.Mask"
+_SEGMENT = "TomoSeg.Segment."
 _INPUT_ROLE = "TomoSeg.Input."
 
 
 def writeRecord(node: Any, record: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Write the record of a run on its heatmap.
+    """Write the record of a run on its result.
 
     Args:
-        node: The heatmap.
+        node: The result.
         record: The content of ``result.json``.
         inputs: The nodes of the channels, by channel.
     """
     kept = {key: value for key, value in record.items() if key != "directions"}
-    node.SetAttribute(RECORD, json.dumps(kept, separators=(",", ":")))
-    node.SetAttribute(PARTIAL, None)
+    node.SetAttribute(RECORD, _compact(kept))
+    node.RemoveAttribute(PARTIAL)
+    node.RemoveAttribute(JOB)
     for channel, volume in inputs.items():
         node.SetNodeReferenceID(_INPUT_ROLE + channel, volume.GetID())
 
 
+def writePartial(node: Any, directions: int, job: Mapping[str, Any]) -> None:
+    """Write on a heatmap that it is one of so many directions, of a job that goes on."""
+    node.SetAttribute(PARTIAL, str(directions))
+    node.SetAttribute(JOB, _compact(job))
+
+
 def readRecord(node: Any) -> dict[str, Any] | None:
-    """The record on a heatmap, or None where there is none (that can be read)."""
-    text = node.GetAttribute(RECORD) if node is not None else None
-    if not text:
-        return None
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "job" in record else None
+    """The record on a result, or None where there is none (that can be read)."""
+    record = _read(node, RECORD)
+    return record if record is not None and "job" in record else None
+
+
+def readJob(node: Any) -> dict[str, Any] | None:
+    """The job of an unfinished heatmap, or None."""
+    return _read(node, JOB)
+
+
+def writeSegmentRecord(segmentation: Any, segmentId: str, record: Mapping[str, Any] | None) -> None:
+    """Write where a segment comes from.
+
+    Args:
+        segmentation: The segmentation node.
+        segmentId: The segment, which is there unless the record is taken away.
+        record: ``figures``, the record of the run as ``run`` and, where it was made of a heatmap,
+            ``mask`` (the settings) and ``heatmap_name``; None: take it away.
+    """
+    if record is None:
+        segmentation.RemoveAttribute(_SEGMENT + segmentId)
+        return
+    run = record.get("run") or {}
+    kept = {**record, "run": {key: value for key, value in run.items() if key != "directions"}}
+    segmentation.SetAttribute(_SEGMENT + segmentId, _compact(kept))
+    model = run.get("model", {})
+    short = {
+        **record.get("mask", {}),
+        "model": model.get("name"),
+        "model_version": model.get("version"),
+    }
+    # The file format separates tags by bars.
+    text = _compact(short).replace("|", "/")
+    segmentation.GetSegmentation().GetSegment(segmentId).SetTag(MASK_TAG, text)
+
+
+def readSegmentRecord(segmentation: Any, segmentId: str) -> dict[str, Any] | None:
+    """Where a segment comes from, or None where it was not made here."""
+    return _read(segmentation, _SEGMENT + segmentId)
 
 
 def recordedInputs(node: Any) -> dict[str, Any]:
-    """The volumes that a heatmap was made from, by channel; None for one that is gone."""
+    """The volumes that a result was made from, by channel; None for one that is gone."""
     record = readRecord(node)
     if record is None:
         return {}
@@ -74,3 +122,18 @@ def repetition(record: Mapping[str, Any]) -> dict[str, Any]:
             "model": record["model"]["hash"],
         },
     }
+
+
+def _compact(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _read(node: Any, attribute: str) -> dict[str, Any] | None:
+    text = node.GetAttribute(attribute) if node is not None else None
+    if not text:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""Runs and the scene: volumes go in, heatmaps that grow and stay come out."""
+"""Runs and the scene: volumes go in, heatmaps that grow and stay come out, or segmentations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from TomoSegLib.jobs.events import Event, ProgressEvent, WarningEvent
-from TomoSegPanel import display
+from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, WarningEvent
+from TomoSegPanel import display, segments
 from TomoSegPanel.job import ChannelData, MapData, Run, RunQueue, RunResult, RunState, Worker
 from TomoSegPanel.parameters import RunSettings
-from TomoSegPanel.provenance import AGREEMENT_ROLE, PARTIAL, writeRecord
+from TomoSegPanel.provenance import AGREEMENT_ROLE, writePartial, writeRecord
 from TomoSegPanel.worker import WorkerProcess
 
 
@@ -27,7 +27,7 @@ class RunListener(Protocol):
 
     def onRunWarning(self, run: Run, event: WarningEvent) -> None: ...
 
-    def onHeatmapChanged(self, run: Run, heatmap: Any, directions: int | None) -> None: ...
+    def onHeatmapChanged(self, run: Run, result: Any, directions: int | None) -> None: ...
 
 
 class SceneRuns:
@@ -101,34 +101,60 @@ class SceneRuns:
         """Of `RunObserver`: show the heatmap of the directions so far."""
         node = self._showHeatmap(run, heatmap)
         if node is None:
-            run.cancel()
+            run.giveUp(_volumeGone())
             return
-        node.SetAttribute(PARTIAL, str(directions))
+        writePartial(node, directions, run.settings.document({}, "", ""))
         if self.listener is not None:
             self.listener.onHeatmapChanged(run, node, directions)
 
     def onResult(self, run: Run, result: RunResult) -> None:
-        """Of `RunObserver`: the heatmap, its agreement map and where they come from."""
-        node = self._showHeatmap(run, result.heatmap)
+        """Of `RunObserver`: what was found, and where it comes from."""
+        node = self._showSegmentation(run, result) if result.heatmap is None else None
+        if result.heatmap is not None:
+            node = self._showMaps(run, result.heatmap, result.agreement)
         if node is None:
+            run.giveUp(_volumeGone())
             return
-        agreement = display.newMapNode(
-            _("{heatmap} agreement").format(heatmap=node.GetName()), "agreement"
-        )
-        display.showArray(agreement, result.agreement.array, node)
-        display.setRange(agreement, 0.0, 1.0)
-        node.SetNodeReferenceID(AGREEMENT_ROLE, agreement.GetID())
         volumes = {c: slicer.mrmlScene.GetNodeByID(i) for c, i in run.context["volumes"].items()}
         writeRecord(node, result.record, {c: v for c, v in volumes.items() if v is not None})
-        _placeBeside(next(iter(volumes.values())), [node, agreement])
+        first = next(iter(volumes.values()))
+        display.placeBeside(first, [n for n in (node, display.agreementOf(node)) if n is not None])
         if self.listener is not None:
             self.listener.onHeatmapChanged(run, node, None)
 
-    def _showHeatmap(self, run: Run, heatmap: MapData) -> Any:
-        """The run's heatmap node with new voxels; None if its volume is gone or has changed."""
+    def _showMaps(self, run: Run, heatmap: MapData, agreement: MapData | None) -> Any:
+        node = self._showHeatmap(run, heatmap)
+        if node is None or agreement is None:
+            return node
+        agreementNode = display.newMapNode(
+            _("{heatmap} agreement").format(heatmap=node.GetName()), "agreement"
+        )
+        display.showArray(agreementNode, agreement.array, node)
+        display.setRange(agreementNode, 0.0, 1.0)
+        node.SetNodeReferenceID(AGREEMENT_ROLE, agreementNode.GetID())
+        return node
+
+    def _showSegmentation(self, run: Run, result: RunResult) -> Any:
+        """A new segmentation with the labels of a segmenter; None if its volume is gone."""
+        volume = self._volumeOf(run, result.labels.shape)
+        if volume is None:
+            return None
+        node = segments.newSegmentation(volume, volume)
+        node.SetAttribute(display.MAP, "segmentation")  # selectors choose by it
+        segments.addLabels(node, volume, result.labels, result.record)
+        return node
+
+    def _volumeOf(self, run: Run, shape: tuple[int, ...]) -> Any:
+        """The run's first volume; None if it is gone or has changed."""
         volume = slicer.mrmlScene.GetNodeByID(next(iter(run.context["volumes"].values())))
         image = volume.GetImageData() if volume is not None else None
-        if image is None or tuple(reversed(image.GetDimensions())) != heatmap.array.shape:
+        fits = image is not None and tuple(reversed(image.GetDimensions())) == shape
+        return volume if fits else None
+
+    def _showHeatmap(self, run: Run, heatmap: MapData) -> Any:
+        """The run's heatmap node with new voxels; None if its volume is gone or has changed."""
+        volume = self._volumeOf(run, heatmap.array.shape)
+        if volume is None:
             return None
         node = self.heatmapOf(run)
         if node is None:
@@ -158,13 +184,9 @@ def channelData(node: Any, first: Any) -> ChannelData:
     return ChannelData(slicer.util.arrayFromVolume(node), np.array(ijkToRas))
 
 
-def _placeBeside(volume: Any, nodes: list[Any]) -> None:
-    """Put nodes where a volume is in the subject hierarchy."""
-    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-    item = hierarchy.GetItemByDataNode(volume) if hierarchy is not None and volume else 0
-    if not item:
-        return
-    for node in nodes:
-        own = hierarchy.GetItemByDataNode(node)
-        if own:
-            hierarchy.SetItemParent(own, hierarchy.GetItemParent(item))
+def _volumeGone() -> ErrorEvent:
+    return ErrorEvent(
+        "volume-gone",
+        _("The volume of this run was deleted, or has another size now."),
+        _("The run was ended; nothing of it is kept."),
+    )

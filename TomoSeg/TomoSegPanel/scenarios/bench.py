@@ -177,6 +177,11 @@ class Bench:
         assert run.state.value == "running", run.report()
         return run
 
+    def makeSegment(self) -> None:
+        """Click on Make segment, and wait until it is made."""
+        self.ui.makeSegmentButton.click()
+        self.until(lambda: self.ui.makeSegmentButton.enabled, "the segment is made")
+
     def isBusy(self) -> bool:
         """Whether a run is under way."""
         current = self.widget.panel.runs.queue.current

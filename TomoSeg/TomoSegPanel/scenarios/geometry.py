@@ -46,7 +46,7 @@ def a_transform_above_the_volume_moves_its_heatmap_too(bench: Bench) -> None:
     assert heatmap.GetTransformNodeID() == transform.GetID()
     world = (toWorld @ [*blob, 1.0])[:3]
     assertPeak(heatmap, world)
-    bench.ui.makeSegmentButton.click()
+    bench.makeSegment()
     segmentation = bench.parameters.segmentation
     assert segmentation.GetTransformNodeID() == transform.GetID()
     tree = bench.ui.peaksTree
@@ -82,7 +82,7 @@ def _runAndLook(bench: Bench, blob, on) -> None:
     heatmap = bench.parameters.heatmap
     assertPeak(heatmap, blob)
     assert heatmap.GetImageData().GetDimensions() == volume.GetImageData().GetDimensions()
-    bench.ui.makeSegmentButton.click()
+    bench.makeSegment()
     segmentation = bench.parameters.segmentation
     (segmentId,) = segmentation.GetSegmentation().GetSegmentIDs()
     mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume) != 0

@@ -68,7 +68,7 @@ def a_heatmap_becomes_a_segment_that_can_be_undone_and_edited(bench: Bench) -> N
     bench.chooseVolume(addBlobVolume(blob))
     bench.chooseModel()
     bench.run()
-    bench.ui.makeSegmentButton.click()
+    bench.makeSegment()
     node = bench.parameters.segmentation
     (segmentId,) = node.GetSegmentation().GetSegmentIDs()
     assert node.GetSegmentation().GetSegment(segmentId).GetName() == "bright blob"
@@ -79,7 +79,7 @@ def a_heatmap_becomes_a_segment_that_can_be_undone_and_edited(bench: Bench) -> N
     bench.ui.undoSegmentButton.click()
     assert node.GetSegmentation().GetNumberOfSegments() == 0
     assert not bench.ui.undoSegmentButton.enabled
-    bench.ui.makeSegmentButton.click()
+    bench.makeSegment()
     assert node.GetSegmentation().GetNumberOfSegments() == 1
 
 
@@ -93,7 +93,7 @@ def a_scene_that_is_saved_and_opened_has_its_settings_and_runs_again_exactly(ben
     ui.opacitySlider.value = 0.4
     bench.setChecked(ui.keepPartialCheckBox, False)
     bench.run()
-    ui.makeSegmentButton.click()
+    bench.makeSegment()
     threshold = bench.parameters.threshold
     before = np.array(slicer.util.arrayFromVolume(bench.parameters.heatmap))
     path = bench.folder / "Szene ü.mrb"

@@ -1,0 +1,263 @@
+"""The section Mask: keeping a segment of a heatmap."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from TomoSegPanel import display, segments
+from TomoSegPanel.background import Background
+from TomoSegPanel.mask import Mask, MaskSettings, cutMask
+from TomoSegPanel.maskPreview import MaskPreview
+from TomoSegPanel.provenance import (
+    HEATMAP_ROLE,
+    readRecord,
+    readSegmentRecord,
+    recordedInputs,
+    writeSegmentRecord,
+)
+from TomoSegPanel.section import Section, fillCombo, selectData, signalsBlocked
+
+_AT_ONCE_MS = 50
+"""A mask that is ready after this time is shown before the click returns."""
+
+
+class MaskSection(Section):
+    """Turns the chosen heatmap into a segment; everything that takes time is in the background."""
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        self._preview = MaskPreview()
+        self._history = segments.SegmentHistory()
+        self._background = Background()
+        self._working = False
+        self._rangeOf: tuple[str, float] | None = None
+        ui = self.ui
+        fillCombo(
+            ui.componentsCombo,
+            [
+                ("all", _("All")),
+                ("largest", _("The largest")),
+                ("peak", _("The one with the highest peak")),
+            ],
+            "all",
+        )
+        ui.thresholdSlider.connect("valueChanged(double)", self._chooseThreshold)
+        ui.componentsCombo.connect("currentIndexChanged(int)", self._chooseComponents)
+        ui.makeSegmentButton.connect("clicked()", self.makeSegment)
+        ui.undoSegmentButton.connect("clicked()", self.undo)
+        ui.redoSegmentButton.connect("clicked()", self.redo)
+        ui.editSegmentButton.connect("clicked()", self.edit)
+        ui.measureButton.connect("clicked()", self.measure)
+
+    @property
+    def heatmap(self) -> Any:
+        """The chosen heatmap; None where the result is none, or has no voxels."""
+        node = self.parameters.heatmap
+        return node if display.isVolume(node) and node.GetImageData() is not None else None
+
+    def refresh(self) -> None:
+        """Of `Section`."""
+        parameters, heatmap, ui = self.parameters, self.heatmap, self.ui
+        selectData(ui.componentsCombo, parameters.components)
+        if heatmap is not None:
+            self._fitSlider(heatmap)
+        for name in (
+            "thresholdSlider",
+            "previewCheckBox",
+            "componentsCombo",
+            "minimumSizeSlider",
+            "smoothingSlider",
+        ):
+            getattr(ui, name).setEnabled(heatmap is not None)
+        chosen = parameters.segmentation
+        ui.makeSegmentButton.setEnabled(heatmap is not None and not self._working)
+        ui.undoSegmentButton.setEnabled(self._history.canUndo() and not self._working)
+        ui.redoSegmentButton.setEnabled(self._history.canRedo() and not self._working)
+        ui.editSegmentButton.setEnabled(chosen is not None)
+        ui.measureButton.setEnabled(chosen is not None and not self._working)
+        if heatmap is not None and parameters.preview:
+            self._preview.update(heatmap, self._settings())
+        else:
+            self._preview.hide()
+
+    def useCardThreshold(self, heatmap: Any) -> None:
+        """Start from the threshold that the run itself has used."""
+        record = readRecord(heatmap)
+        if record is not None and "mask" in record:
+            self.parameters.threshold = float(record["mask"]["threshold"])
+
+    # -- segments ----------------------------------------------------------------------------------
+
+    def makeSegment(self) -> None:
+        """Add the mask to the segmentation."""
+        heatmap, settings = self.heatmap, self._settings()
+        array, spacing = slicer.util.arrayFromVolume(heatmap), heatmap.GetSpacing()
+        heatmapId = heatmap.GetID()
+
+        def show(mask: Mask) -> None:
+            self._setWorking(False)
+            node = slicer.mrmlScene.GetNodeByID(heatmapId)
+            if node is not None:  # not deleted meanwhile
+                self._keep(mask, node, settings)
+
+        self._setWorking(True)
+        self._work(lambda: cutMask(array, spacing, settings), show)
+
+    def undo(self) -> None:
+        """Take the last segment that was made away again."""
+        if self._history.canUndo():
+            segments.showStatistics(self._history.undo())
+            self.ui.statisticsNote.setText("")
+        self.refresh()
+
+    def redo(self) -> None:
+        """Bring the segment back that was taken away last."""
+        if self._history.canRedo():
+            segments.showStatistics(self._history.redo())
+        self.refresh()
+
+    def edit(self) -> None:
+        """Open the segmentation in the Segment Editor, with the heatmap as its source."""
+        segmentation, heatmap = self.parameters.segmentation, self.heatmap
+        if heatmap is not None:
+            # The editor would make a source that no view shows the background of all of them.
+            self.parameters.shownMap = "heatmap"
+        slicer.util.selectModule("SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(segmentation)
+        if heatmap is None:
+            return
+        editor.setSourceVolumeNode(heatmap)
+        last = self._history.last(segmentation)
+        if last:
+            editor.setCurrentSegmentID(last)
+        # The range is ready for whoever turns "Editable intensity range" on; it is off.
+        node = editor.mrmlSegmentEditorNode()
+        low = min(self.parameters.threshold, display.maximum(heatmap))
+        node.SetSourceVolumeIntensityMaskRange(low, display.maximum(heatmap))
+
+    def measure(self) -> None:
+        """Measure the segments as they are now, and show the figures in the table."""
+        segmentation, heatmap = self.parameters.segmentation, self.heatmap
+        nodeId = segmentation.GetID()
+        name = heatmap.GetName() if heatmap is not None else ""
+        tasks = segments.measurements(segmentation, heatmap)
+
+        def show(found: list[tuple[str, dict[str, float]]]) -> None:
+            self._setWorking(False)
+            node = slicer.mrmlScene.GetNodeByID(nodeId)
+            if node is None:
+                return
+            lines = []
+            for segmentId, figures in found:
+                segment = node.GetSegmentation().GetSegment(segmentId)
+                if segment is None:
+                    continue
+                record = readSegmentRecord(node, segmentId) or {}
+                record |= {"figures": figures, "heatmap_name": name}
+                writeSegmentRecord(node, segmentId, record)
+                lines.append(segments.figuresText(segment.GetName(), figures))
+            segments.showStatistics(node)
+            self.ui.statisticsNote.setText("\n".join(lines))
+
+        self._setWorking(True)
+        self._work(lambda: [(segmentId, task()) for segmentId, task in tasks], show)
+
+    def _keep(self, mask: Mask, heatmap: Any, settings: MaskSettings) -> None:
+        """Put a mask that has been made into the scene."""
+        if mask.isEmpty:
+            slicer.util.infoDisplay(
+                _("The mask is empty: lower the threshold or the size of the smallest island.")
+            )
+            return
+        parameters, record = self.parameters, readRecord(heatmap)
+        node = parameters.segmentation
+        if node is None:
+            scan = next(iter(recordedInputs(heatmap).values()), None)
+            node = segments.newSegmentation(heatmap, scan)
+            display.placeBeside(scan or heatmap, [node])
+        self._history.prepare(node)
+        labels = record["model"]["labels"] if record is not None else [{}]
+        segmentId = segments.addSegment(mask, heatmap, node, labels[0])
+        content = {
+            "mask": settings.record(),
+            "figures": dict(mask.figures),
+            "heatmap_name": heatmap.GetName(),
+            "run": record,
+        }
+        writeSegmentRecord(node, segmentId, content)
+        node.SetNodeReferenceID(HEATMAP_ROLE, heatmap.GetID())
+        self._history.add(node, segmentId)
+        segments.showStatistics(node)
+        name = node.GetSegmentation().GetSegment(segmentId).GetName()
+        self.ui.statisticsNote.setText(segments.figuresText(name, mask.figures))
+        parameters.segmentation = node
+        parameters.preview = False
+        self.refresh()
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    def sceneClosed(self) -> None:
+        """Of `Section`."""
+        self._preview.hide()
+        self._background.forget()
+        self._working = False
+        self._history.clear()
+        self._rangeOf = None
+        self.ui.statisticsNote.setText("")
+
+    def hidden(self) -> None:
+        """Of `Section`."""
+        self._preview.hide()
+
+    def cleanup(self) -> None:
+        """Of `Section`."""
+        self._preview.hide()
+        self._background.forget()
+
+    def _work(self, function: Any, onDone: Any) -> None:
+        def failed(error: Exception) -> None:
+            self._setWorking(False)
+            slicer.util.errorDisplay(_("That did not succeed: {reason}").format(reason=error))
+
+        self._background.run(function, onDone, failed, _AT_ONCE_MS)
+
+    def _setWorking(self, working: bool) -> None:
+        self._working = working
+        self.ui.statisticsNote.setText(_("Working…") if working else "")
+        if self.parameters is not None:
+            self.refresh()
+
+    def _settings(self) -> MaskSettings:
+        parameters = self.parameters
+        return MaskSettings(
+            parameters.threshold,
+            parameters.components,
+            parameters.minimumSizeMl,
+            parameters.smoothingMm,
+        )
+
+    def _fitSlider(self, heatmap: Any) -> None:
+        """Let the slider span the heatmap's values, with steps that suit them."""
+        slider = self.ui.thresholdSlider
+        high = display.maximum(heatmap)
+        with signalsBlocked(slider):
+            if self._rangeOf != (heatmap.GetID(), high):
+                self._rangeOf = (heatmap.GetID(), high)
+                slider.setDecimals(max(0, 3 - math.floor(math.log10(high))))
+                slider.maximum = high
+                slider.minimum = 0.0
+                slider.singleStep, slider.pageStep = high / 200, high / 20
+            slider.setValue(self.parameters.threshold)
+
+    def _chooseThreshold(self, value: float) -> None:
+        if self.parameters is not None:
+            self.parameters.threshold = value
+
+    def _chooseComponents(self, index: int) -> None:
+        if self.parameters is not None:
+            self.parameters.components = self.ui.componentsCombo.itemData(index)
