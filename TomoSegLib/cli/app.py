@@ -11,7 +11,7 @@ import typer
 import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.finetuning import finetune
-from TomoSegLib.cli.planes import planes_app
+from TomoSegLib.cli.planes import planes_app, pretrain_planes
 from TomoSegLib.cli.pretraining import pretrain_app
 from TomoSegLib.cli.training import simulate_app, train_app
 from TomoSegLib.errors import TomoSegError
@@ -29,6 +29,7 @@ models_app = typer.Typer(help="List, show, verify and import models.", no_args_i
 app.add_typer(models_app, name="models")
 app.add_typer(planes_app, name="planes")
 app.add_typer(pretrain_app, name="pretrain")
+pretrain_app.command("planes")(pretrain_planes)
 app.add_typer(train_app, name="train")
 app.add_typer(simulate_app, name="simulate")
 

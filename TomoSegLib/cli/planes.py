@@ -1,12 +1,14 @@
-"""``tomoseg planes``: studies of several views, and how their planes lie to each other."""
+"""``tomoseg planes`` and ``tomoseg pretrain planes``: studies of several views."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
+
+from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
 
 planes_app = typer.Typer(
     help="Look at studies of several views: how their planes cut each other.",
@@ -37,7 +39,6 @@ def inspect_study(
     Also writes the lines (lines.json), what the study holds (study.json), and a table of the
     views (views.csv) that can be corrected and given back with --views.
     """
-    from TomoSegLib.cli.training import progress_bars
     from TomoSegLib.studies.inspection import inspect
 
     with progress_bars() as tell:
@@ -57,4 +58,111 @@ def inspect_study(
     total = len(found.study.views) * (len(found.study.views) - 1)
     print(f"{found.lines} of {total} pairs of views have a line")
     print(f"results in  {output}")
+    return 0
+
+
+def pretrain_planes(
+    studies: Annotated[
+        Path,
+        typer.Option(
+            "--studies", metavar="DIR", help="Folder with a folder of views for each patient."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
+    ],
+    tasks: Annotated[
+        str, typer.Option(help="orientation, location, or both with a comma.")
+    ] = "orientation,location",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, help="Of Adam.")] = 1e-3,
+    encoder: Annotated[
+        str, typer.Option(help="unet, resnet10, resnet18, resnet34 or resnet50.")
+    ] = "unet",
+    features: Annotated[
+        str, typer.Option(help="Channels of the U-Net's five levels and its last convolutions.")
+    ] = "64,128,256,512,1024,64",
+    spacing: Annotated[float, typer.Option(min=0.2, max=10.0, help="Pixel size, mm.")] = 1.26,
+    side: Annotated[int, typer.Option(min=16, help="Pixels of the square crop.")] = 224,
+    sigma: Annotated[float, typer.Option(min=0.5, help="Of the heatmaps, mm.")] = 7.6,
+    rotation: Annotated[
+        float, typer.Option(min=0.0, max=180.0, help="Augmentation: largest turn, degrees.")
+    ] = 25.0,
+    zoom: Annotated[float, typer.Option(min=1.0, max=3.0, help="Largest zoom.")] = 1.15,
+    shift: Annotated[float, typer.Option(min=0.0, help="Largest shift, mm.")] = 15.0,
+    flip: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability of a mirror image.")
+    ] = 0.5,
+    phases: Annotated[int, typer.Option(min=1, help="Time points of a cine view.")] = 2,
+    validation: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the studies kept for validation.")
+    ] = 0.2,
+    validate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
+    ] = 200,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare images.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+) -> int:
+    """Pre-train a 2D network on where views cut each other and on slices' places in a stack.
+
+    What was stopped or killed goes on where it was when the same command is given again.
+    """
+    from TomoSegLib.cli.values import numbers_of, one_of, warnings_in_one_line
+    from TomoSegLib.jobs.devices import choose_device
+    from TomoSegLib.pretraining.options import Precision
+    from TomoSegLib.pretraining.planes_run import PlanePretraining
+    from TomoSegLib.pretraining.planes_run import pretrain_planes as pretrain
+    from TomoSegLib.pretraining.planes_targets import PlaneOptions
+    from TomoSegLib.pretraining.planes_training import PlaneTraining
+
+    one_of("precision", precision, get_args(Precision))
+    what = PlanePretraining(
+        studies,
+        output,
+        PlaneTraining(
+            tasks=tuple(name.strip() for name in tasks.split(",")),
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            validate_every=validate_every,
+            precision=precision,  # type: ignore[arg-type]
+            seed=seed,
+        ),
+        PlaneOptions(
+            spacing_mm=spacing,
+            side=side,
+            sigma_mm=sigma,
+            rotation=rotation,
+            zoom=zoom,
+            shift_mm=shift,
+            flip=flip,
+        ),
+        encoder,
+        numbers_of("features", features, ",", 6, int),
+        phases,
+        validation,
+        workers,
+        str(choose_device(device)),
+        threads,
+        overwrite,
+    )
+    with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
+        report = pretrain(what, tell, stop.is_set)
+    if report is None:
+        print(f"stopped; give the same command again to go on. So far in {output}")
+        return EXIT_INTERRUPTED
+    for name, figures in report.get("lines", {}).items():
+        print(
+            f"{name:28s} {figures['degrees']['mean']:6.2f} degrees {figures['mm']['mean']:6.2f} mm"
+            f"  ({figures['lines']} lines of {report['images']} images)"
+        )
+    if "location" in report:
+        error = report["location"]["error"]["mean"]
+        print(f"{'location':28s} {error:6.3f} of the stack")
+    print(f"weights in  {output}")
     return 0

@@ -1,0 +1,151 @@
+"""2D encoder-decoders with open levels: MONAI's U-Net and a U-Net with a ResNet encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+from monai.networks.nets import BasicUNet, FlexibleUNet
+from torch import Tensor, nn
+
+FEATURES = (64, 128, 256, 512, 1024, 64)
+"""Channels of the U-Net's five levels and of its last convolutions."""
+
+Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+
+_ENCODER = ("conv_0", "down_1", "down_2", "down_3", "down_4")
+
+
+class UNet2D(BasicUNet):  # type: ignore[misc]
+    """2D U-Net (Ronneberger et al. 2015) with batch norm, whose encoder can be used by itself.
+
+    Weights have the names and shapes of `monai.networks.nets.BasicUNet` with the same arguments.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; nothing is applied to them.
+        features: Channels of the five levels and of the last convolutions.
+    """
+
+    stride = 16
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, features: Sequence[int] = FEATURES
+    ) -> None:
+        super().__init__(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            features=tuple(features),
+            act=("relu", {"inplace": True}),
+            norm="batch",
+        )
+        self.level_channels = tuple(features[:5])
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The five levels of the encoder.
+
+        Args:
+            x: ``(B, C, H, W)`` with sides that are multiples of 16.
+
+        Returns:
+            Level n is ``(B, F_n, H / 2^n, W / 2^n)``, n = 0 .. 4.
+        """
+        levels: list[Tensor] = []
+        for name in _ENCODER:
+            x = getattr(self, name)(x)
+            levels.append(x)
+        return levels
+
+    def decode(self, levels: Sequence[Tensor]) -> Tensor:
+        """``(B, out_channels, H, W)`` from the levels that `encode` gives."""
+        x = levels[4]
+        for n in (4, 3, 2, 1):
+            x = getattr(self, f"upcat_{n}")(x, levels[n - 1])
+        return cast(Tensor, self.final_conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+
+class ResNetUNet2D(FlexibleUNet):  # type: ignore[misc]
+    """2D U-Net with a ResNet (He et al. 2016) as its encoder.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; nothing is applied to them.
+        backbone: Which ResNet.
+    """
+
+    stride = 32
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, backbone: Backbone = "resnet18"
+    ) -> None:
+        if backbone not in get_args(Backbone):
+            raise ValueError(f"unknown backbone {backbone!r}")
+        super().__init__(in_channels, out_channels, backbone, spatial_dims=2)
+        deep = 4 if backbone == "resnet50" else 1
+        self.level_channels = (64, 64 * deep, 128 * deep, 256 * deep, 512 * deep)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The five levels of the encoder.
+
+        Args:
+            x: ``(B, C, H, W)`` with sides that are multiples of 32.
+
+        Returns:
+            Level n is ``(B, F_n, H / 2^(n+1), W / 2^(n+1))``, n = 0 .. 4.
+        """
+        return list(self.encoder(x))
+
+    def decode(self, levels: Sequence[Tensor]) -> Tensor:
+        """``(B, out_channels, H, W)`` from the levels that `encode` gives."""
+        features = self.decoder(list(levels), self.skip_connect)
+        return cast(Tensor, self.segmentation_head(features))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.decode(self.encode(inputs))
+
+
+EncoderDecoder = UNet2D | ResNetUNet2D
+
+
+def is_encoder_weight(name: str) -> bool:
+    """Whether a name of a state dict belongs to the encoder."""
+    return name.split(".", 1)[0] in (*_ENCODER, "encoder")
+
+
+def is_output_weight(name: str) -> bool:
+    """Whether a name of a state dict belongs to the last layer, which every task has anew."""
+    return name.split(".", 1)[0] in ("final_conv", "segmentation_head")
+
+
+class LocationNetwork(nn.Module):
+    """An encoder-decoder with a second head for one number, on its bottleneck.
+
+    The head: global average, fully connected to 128, ReLU, fully connected to 1.
+
+    Args:
+        network: The encoder-decoder.
+    """
+
+    def __init__(self, network: EncoderDecoder) -> None:
+        super().__init__()
+        self.network = network
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(network.level_channels[-1], 128),
+            nn.ReLU(inplace=True),
+            nn.Linear(128, 1),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(B, out_channels, H, W)`` and numbers ``(B,)`` of images ``(B, C, H, W)``."""
+        levels = self.network.encode(x)
+        return self.network.decode(levels), self.head(levels[-1])[:, 0]
+
+    def locate(self, x: Tensor) -> Tensor:
+        """The numbers alone: the decoder does not run."""
+        return cast(Tensor, self.head(self.network.encode(x)[-1])[:, 0])

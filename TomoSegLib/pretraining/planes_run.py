@@ -1,0 +1,301 @@
+"""From a folder of studies to pre-trained weights: ``tomoseg pretrain planes``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.networks.unet2d import (
+    FEATURES,
+    EncoderDecoder,
+    ResNetUNet2D,
+    UNet2D,
+    is_encoder_weight,
+)
+from TomoSegLib.pretraining.checkpoint import (
+    FILE,
+    invalid_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from TomoSegLib.pretraining.curves import draw_history
+from TomoSegLib.pretraining.planes_data import (
+    PlaneExample,
+    find_studies,
+    kinds_of,
+    read_examples,
+)
+from TomoSegLib.pretraining.planes_report import draw_predictions, measure, predict
+from TomoSegLib.pretraining.planes_targets import PlaneOptions
+from TomoSegLib.pretraining.planes_training import TASKS, PlaneTrainer, PlaneTraining
+from TomoSegLib.pretraining.weights import save_pretrained
+from TomoSegLib.studies.study import Study
+
+REPORT = "report.json"
+_DRAWN = 6
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class PlanePretraining:
+    """What to pre-train.
+
+    Attributes:
+        studies: Folder with a folder for each patient.
+        output: Folder of the run: weights, record, report, curves, pictures and checkpoint.
+        training: How it is trained.
+        planes: How images and targets are made.
+        encoder: ``unet`` or the name of a ResNet, see `ResNetUNet2D`.
+        features: Channels of the U-Net's levels.
+        phases: Time points of a cine view.
+        validation: Share of the studies that is kept for validation; no study is split.
+        workers: Processes that prepare images.
+        device: torch device.
+        threads: CPU threads, or None for torch's default.
+        overwrite: Start again over a pre-training that is there.
+    """
+
+    studies: Path
+    output: Path
+    training: PlaneTraining = field(default_factory=PlaneTraining)
+    planes: PlaneOptions = field(default_factory=PlaneOptions)
+    encoder: str = "unet"
+    features: tuple[int, ...] = FEATURES
+    phases: int = 2
+    validation: float = 0.2
+    workers: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    overwrite: bool = False
+
+
+def pretrain_planes(
+    what: PlanePretraining,
+    on_progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> dict[str, Any] | None:
+    """Pre-train a network; what was stopped or killed goes on where its last checkpoint was.
+
+    Returns:
+        The report, or None if it was asked to stop.
+
+    Raises:
+        TomoSegError: ``study-not-found``, ``study-empty``, ``pretraining-options``,
+            ``checkpoint-invalid``, ``checkpoint-different``, ``training-diverged`` or
+            ``output-unwritable``.
+    """
+    tell = on_progress or (lambda stage, done, total, figures: None)
+    stop = should_stop or (lambda: False)
+    _check(what)
+    if what.threads is not None:
+        torch.set_num_threads(what.threads)
+    studies = find_studies(what.studies, lambda done, total: tell("find", done, total, {}))
+    kinds = kinds_of(studies)
+    held_out = _held_out(studies, what)
+    train: list[PlaneExample] = []
+    validation: list[PlaneExample] = []
+    for number, study in enumerate(studies):
+        if stop():
+            return None
+        found = read_examples(study, kinds, what.planes, what.phases)
+        (validation if number in held_out else train).extend(found)
+        tell("read", number + 1, len(studies), {})
+    _check_targets(what.training.tasks, train)
+    network = _network(what, len(kinds))
+    trainer = PlaneTrainer(
+        network, train, validation, what.planes, what.training, what.device, what.workers
+    )
+    identity = _identity(what, kinds, train, validation)
+    folder = what.output / "checkpoint"
+    if what.overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif (parts := read_checkpoint(folder, identity)) is not None:
+        try:
+            trainer.restore(parts)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
+    try:
+        while not trainer.finished and not stop():
+            figures = trainer.step()
+            tell("train", trainer.state.step, what.training.steps, figures)
+            if trainer.state.step % what.training.validate_every == 0:
+                write_checkpoint(folder, trainer.parts(), identity)
+    finally:
+        draw_history(trainer.state.history, what.output / "curves.png")
+    write_checkpoint(folder, trainer.parts(), identity)
+    if not trainer.finished:
+        return None
+    report = _report(what, trainer, kinds, train, validation)
+    weights = {
+        name.removeprefix("network."): value
+        for name, value in trainer.best.items()
+        if name.startswith("network.")
+    }
+    decoder = "orientation" in what.training.tasks
+    if not decoder:
+        weights = {name: value for name, value in weights.items() if is_encoder_weight(name)}
+    save_pretrained(what.output, weights, _record(what, kinds, trainer, decoder, studies, report))
+    return report
+
+
+def _check(what: PlanePretraining) -> None:
+    def refuse(message: str, hint: str) -> TomoSegError:
+        return TomoSegError("pretraining-options", message, hint)
+
+    tasks = what.training.tasks
+    if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
+        raise refuse(
+            f"'{','.join(tasks)}' names no plane tasks.", f"Choose of {' and '.join(TASKS)}."
+        )
+    stride = UNet2D.stride if what.encoder == "unet" else ResNetUNet2D.stride
+    if what.planes.side < stride or what.planes.side % stride:
+        raise refuse(
+            f"Crops of {what.planes.side} pixels do not fit the network.",
+            f"Choose a multiple of {stride}.",
+        )
+    if len(what.features) != 6 or min(what.features) < 2:
+        raise refuse(
+            "The network needs six numbers of channels.", "Example: 64,128,256,512,1024,64"
+        )
+    if not 0 <= what.validation < 1:
+        raise refuse("The share of validation studies is not below 1.", "Example: 0.2.")
+
+
+def _check_targets(tasks: Sequence[str], train: Sequence[PlaneExample]) -> None:
+    cut = any(other is not None for example in train for other in example.cutting)
+    located = any(example.location is not None for example in train)
+    for task, there, needs in (
+        ("orientation", cut, "a view that is cut by another kind of view"),
+        ("location", located, "a short-axis stack, or a knee's, of two slices or more"),
+    ):
+        if task in tasks and not there:
+            raise TomoSegError(
+                "pretraining-options",
+                f"The task '{task}' has nothing to learn from: no study has {needs}.",
+                "Look at a study with 'tomoseg planes inspect'; correct its views.csv if views "
+                "were not recognised.",
+            )
+
+
+def _held_out(studies: Sequence[Study], what: PlanePretraining) -> set[int]:
+    """Which studies are for validation; at least one of two or more where any are asked for."""
+    count = round(what.validation * len(studies))
+    if what.validation > 0 and len(studies) > 1:
+        count = min(max(1, count), len(studies) - 1)
+    order = np.random.default_rng((what.training.seed, 4)).permutation(len(studies))
+    return {int(number) for number in order[:count]}
+
+
+def _network(what: PlanePretraining, channels: int) -> EncoderDecoder:
+    torch.manual_seed(what.training.seed)
+    if what.encoder == "unet":
+        return UNet2D(1, channels, what.features)
+    try:
+        return ResNetUNet2D(1, channels, what.encoder)  # type: ignore[arg-type]
+    except ValueError:
+        raise TomoSegError(
+            "pretraining-options",
+            f"There is no encoder '{what.encoder}'.",
+            "Choose unet, resnet10, resnet18, resnet34 or resnet50.",
+        ) from None
+
+
+def _identity(
+    what: PlanePretraining,
+    kinds: Sequence[str],
+    train: Sequence[PlaneExample],
+    validation: Sequence[PlaneExample],
+) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for example in (*train, *validation):
+        digest.update(f"{example.study}/{example.view}/{example.phase}/{example.kind}/".encode())
+        digest.update(example.image.tobytes())
+        digest.update(example.plane.corners.astype(np.float32).tobytes())
+    return {
+        "images": digest.hexdigest(),
+        "validation": len(validation),
+        "kinds": list(kinds),
+        "encoder": what.encoder,
+        "features": list(what.features) if what.encoder == "unet" else [],
+        "planes": asdict(what.planes),
+        "training": asdict(what.training),
+    }
+
+
+def _report(
+    what: PlanePretraining,
+    trainer: PlaneTrainer,
+    kinds: Sequence[str],
+    train: Sequence[PlaneExample],
+    validation: Sequence[PlaneExample],
+) -> dict[str, Any]:
+    """Measure the best weights on the validation images, or on the training images without."""
+    measured = validation or train
+    trainer.network.load_state_dict(trainer.best)
+    tasks = what.training.tasks
+    maps, found = predict(
+        trainer.network, measured, what.planes, orientation="orientation" in tasks
+    )
+    places = found if "location" in tasks else None
+    report = measure(maps, places, measured, train, kinds, what.planes)
+    report["images"] = "validation" if validation else "training"
+    with atomic_path(what.output / REPORT) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    chosen = np.linspace(0, len(measured) - 1, min(_DRAWN, len(measured))).round().astype(int)
+    draw_predictions(
+        [maps[n] for n in chosen],
+        None if places is None else [places[n] for n in chosen],
+        [measured[n] for n in chosen],
+        kinds,
+        what.planes,
+        what.output / "predictions.png",
+    )
+    return report
+
+
+def _record(
+    what: PlanePretraining,
+    kinds: Sequence[str],
+    trainer: PlaneTrainer,
+    decoder: bool,
+    studies: Sequence[Study],
+    report: Mapping[str, Any],
+) -> dict[str, Any]:
+    network = trainer.network.network
+    target = f"{type(network).__module__}.{type(network).__name__}"
+    return {
+        "schema_version": 1,
+        "task": "planes-" + "-".join(what.training.tasks),
+        "title": "Anatomy-oriented planes: relative " + " and ".join(what.training.tasks),
+        "network": {
+            "target": target,
+            "decoder": decoder,
+            **(
+                {"features": list(what.features)}
+                if what.encoder == "unet"
+                else {"backbone": what.encoder}
+            ),
+        },
+        "kinds": list(kinds),
+        "planes": asdict(what.planes),
+        "training": asdict(what.training),
+        "studies": len(studies),
+        "images": {
+            "training": len(trainer.train_data),
+            "validation": len(trainer.validation_data),
+        },
+        "steps": trainer.state.step,
+        "best_step": trainer.state.best_step,
+        "report": report,
+    }
