@@ -1,0 +1,314 @@
+"""Fine-tuning from the manifest to the model, through stops and bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from TomoSegLib.cli import main
+from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.imaging.io import write_volume
+from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.networks.unet3d import UNet3D, is_encoder_weight
+from TomoSegLib.pretraining.weights import save_pretrained
+from TomoSegLib.training.finetune import finetune
+from TomoSegLib.training.segmentation_manifest import LabelSpec
+from TomoSegLib.training.segmentation_plan import Finetuning
+from TomoSegLib.training.segmentation_trainer import Finetuner, FinetuningOptions
+
+FEATURES = (4, 4, 4, 8, 8, 4)
+LABELS = [LabelSpec("blob", (1,)), LabelSpec("tumour core", (2, 4))]
+OPTIONS = FinetuningOptions(
+    steps=6, batch_size=2, patch=(16, 16, 16), validate_every=4, learning_rate=0.01
+)
+AFFINE = Geometry.from_parts(
+    (20, 24, 28), (1.0, 1.5, 2.0), [[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]], (5, -7, 3)
+)
+
+
+def case(seed, channels):
+    """Noise with a bright box (1) and a brighter one (2, 4) in it, on an oblique grid."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(AFFINE.shape, np.uint8)
+    k, j, i = rng.integers(2, 8, 3)
+    label[k : k + 10, j : j + 10, i : i + 10] = 1
+    label[k + 2 : k + 6, j + 2 : j + 6, i + 2 : i + 8] = 2
+    label[k + 4 : k + 6, j + 2 : j + 6, i + 2 : i + 8] = 4
+    levels = np.array([2.0, 5.0, 9.0, 0, 9.0], np.float32)[label]
+    images = [levels + rng.normal(0, 0.3, label.shape) for _ in range(channels)]
+    return [image.astype(np.float32) for image in images], label
+
+
+def write_cases(folder, channels=("image",), splits=("train", "train", "val", "test")):
+    names = ["image"] if channels == ("image",) else [f"image_{name}" for name in channels]
+    rows = [[*names, "label", "split", "modality"]]
+    for number, split in enumerate(splits):
+        images, label = case(number, len(channels))
+        files = [f"{number}-{n}.nii.gz" for n in range(len(channels))]
+        for image, file in zip(images, files, strict=True):
+            write_volume(Volume(image, AFFINE), folder / file)
+        write_volume(Volume(label, AFFINE), folder / f"{number}-label.nii.gz")
+        rows.append([*files, f"{number}-label.nii.gz", split, "MR"])
+    with (folder / "cases.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return folder / "cases.csv"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_cases(tmp_path_factory.mktemp("cases"))
+
+
+def asked(manifest, output, **changes):
+    what = Finetuning(manifest, output, LABELS, options=OPTIONS, features=FEATURES, threads=1)
+    return replace(what, **changes)
+
+
+def weights(output):
+    return load_file(output / "model" / "weights.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_comes_out_is_a_model_that_segments_what_it_has_seen(manifest, tmp_path):
+    options = replace(OPTIONS, steps=60, batch_size=4, validate_every=20, loss="dice-ce")
+    model = finetune(asked(manifest, tmp_path, options=options))
+    card = model.card
+    assert card.task == "segmentation" and card.outputs == [0, 1, 2]
+    assert [(label.name, label.value) for label in card.labels] == [("blob", 1), ("tumour core", 2)]
+    assert "Neoplasm" in card.labels[1].terminology and card.labels[0].color != card.labels[1].color
+    assert card.sliding_window.roi_size == (16, 16, 16)
+    assert not card.training_data.simulated and card.training_data.volumes == 2
+    assert card.metrics["test Dice blob"] > 0.5
+    rows = list(csv.DictReader((tmp_path / "test.csv").open()))
+    assert [row["label"] for row in rows] == ["blob", "tumour core"]
+    reference = case(3, 1)[1]
+    assert float(rows[1]["volume_ml"]) == pytest.approx((reference > 1).sum() * 3e-3, abs=1e-4)
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    record = json.loads((tmp_path / "finetuning.json").read_text())
+    assert record["start"] == "scratch" and len(record["training_cases"]) == 2
+
+
+def test_several_channels_have_their_names_on_the_card(tmp_path):
+    manifest = write_cases(tmp_path, ("flair", "t1c"), ("train", "val"))
+    model = finetune(asked(manifest, tmp_path / "run", options=replace(OPTIONS, steps=2)))
+    assert [channel.name for channel in model.card.channels] == ["flair", "t1c"]
+    assert weights(tmp_path / "run")["conv_0.conv_0.conv.weight"].shape[1] == 2
+
+
+def test_what_was_stopped_anywhere_comes_to_the_same_weights(manifest, tmp_path):
+    assert finetune(asked(manifest, tmp_path / "whole")) is not None
+    for last in (1, 4, 5, 99):
+        steps = []
+        model = finetune(
+            asked(manifest, tmp_path / "parts"),
+            lambda stage, done, total, figures, s=steps: s.append(done) if stage == "train" else 0,
+            lambda s=steps, n=last: bool(s) and s[-1] >= n,
+        )
+        assert (model is not None) == (last == 99)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_the_number_of_processes_changes_nothing(manifest, tmp_path):
+    finetune(asked(manifest, tmp_path / "none"))
+    finetune(asked(manifest, tmp_path / "two", workers=2))
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "two"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A pre-training's folder with known weights."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(5)
+    network = UNet3D(1, 1, FEATURES)
+    save_pretrained(
+        folder, network.state_dict(), {"title": "SAR", "network": {"features": FEATURES}}
+    )
+    return folder
+
+
+def start_weights(manifest, folder, start, **changes):
+    """Weights before the first step: those that a run without learning ends with."""
+    options = replace(OPTIONS, steps=1, learning_rate=0.0)
+    finetune(asked(manifest, folder, start=str(start), options=options, **changes))
+    found = weights(folder)
+    return {k: v for k, v in found.items() if "running" not in k and "num_batches" not in k}
+
+
+def test_encoder_and_decoder_begin_with_the_pretrained_weights(manifest, pretrained, tmp_path):
+    begun = start_weights(manifest, tmp_path / "run", pretrained, features=None)
+    stored = load_file(pretrained / "pretrained.safetensors")
+    for name, value in begun.items():
+        assert torch.equal(value, stored[name]) == (not name.startswith("final_conv"))
+
+
+def test_an_encoder_alone_leaves_the_decoder_as_scratch_has_it(manifest, pretrained, tmp_path):
+    stored = load_file(pretrained / "pretrained.safetensors")
+    encoder = {k: v for k, v in stored.items() if is_encoder_weight(k)}
+    save_file(encoder, tmp_path / "encoder.safetensors")
+    begun = start_weights(manifest, tmp_path / "run", tmp_path / "encoder.safetensors")
+    scratch = start_weights(manifest, tmp_path / "scratch", "scratch")
+    for name, value in begun.items():
+        expected = encoder[name] if is_encoder_weight(name) else scratch[name]
+        assert torch.equal(value, expected)
+
+
+def test_one_pretrained_channel_becomes_several_that_respond_alike(pretrained, tmp_path):
+    manifest = write_cases(tmp_path, ("a", "b"), ("train", "val"))
+    begun = start_weights(manifest, tmp_path / "run", pretrained)
+    stored = load_file(pretrained / "pretrained.safetensors")
+    name = "conv_0.conv_0.conv.weight"
+    torch.testing.assert_close(begun[name].sum(dim=1, keepdim=True), stored[name])
+
+
+def test_a_public_checkpoint_of_monais_network_is_a_start(manifest, tmp_path):
+    from monai.networks.nets import BasicUNet
+
+    torch.manual_seed(1)
+    network = BasicUNet(3, 1, 3, FEATURES, norm="batch", act="relu")
+    save_file(network.state_dict(), tmp_path / "public.safetensors")
+    begun = start_weights(manifest, tmp_path / "run", tmp_path / "public.safetensors")
+    name = "upcat_1.upsample.deconv.weight"
+    assert torch.equal(begun[name], network.state_dict()[name])
+
+
+def test_without_validation_cases_the_last_weights_are_kept(tmp_path):
+    manifest = write_cases(tmp_path, splits=("train",))
+    finetune(asked(manifest, tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "finetuning.json").read_text())["kept_step"] == 6
+
+
+def test_a_fraction_uses_whole_patients_and_smaller_ones_are_parts_of_larger(tmp_path):
+    manifest = write_cases(tmp_path, splits=("train",) * 4)
+    used = []
+    for share in (Fraction(1, 10), Fraction(1, 2), Fraction(1)):
+        options = replace(OPTIONS, steps=1)
+        output = tmp_path / str(share.denominator)
+        finetune(asked(manifest, output, fraction=share, options=options))
+        used.append(set(json.loads((output / "finetuning.json").read_text())["training_cases"]))
+    assert [len(cases) for cases in used] == [1, 2, 4]
+    assert used[0] < used[1] < used[2]
+
+
+def test_a_checkpoint_of_another_training_is_refused(manifest, tmp_path):
+    finetune(asked(manifest, tmp_path, options=replace(OPTIONS, steps=1)))
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path, options=replace(OPTIONS, steps=1, seed=1)))
+    assert caught.value.code == "checkpoint-different"
+    finetune(asked(manifest, tmp_path, options=replace(OPTIONS, steps=1, seed=1), overwrite=True))
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    manifest, tmp_path, monkeypatch
+):
+    step = Finetuner.step
+
+    def broken(self):
+        if self.state.step == 5:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("inf"))
+        return step(self)
+
+    monkeypatch.setattr(Finetuner, "step", broken)
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path))
+    assert caught.value.code == "training-diverged"
+    kept = load_file(tmp_path / "checkpoint" / "checkpoint.safetensors")
+    assert all(torch.isfinite(v).all() for v in kept.values() if v.is_floating_point())
+    assert not (tmp_path / "model").exists()
+
+
+def shifted_label(folder):
+    affine = AFFINE.affine.copy()
+    affine[0, 3] += 2
+    write_volume(Volume(case(0, 1)[1], Geometry(AFFINE.shape, affine)), folder / "0-label.nii.gz")
+
+
+def fractional_label(folder):
+    label = case(0, 1)[1].astype(np.float32) * 0.5
+    write_volume(Volume(label, AFFINE), folder / "0-label.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [(shifted_label, "label-geometry"), (fractional_label, "label-not-integer")],
+)
+def test_labels_that_do_not_belong_to_their_images_are_refused(tmp_path, spoil, code):
+    manifest = write_cases(tmp_path, splits=("train",))
+    spoil(tmp_path)
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path / "run"))
+    assert caught.value.code == code and "0-label" in caught.value.message
+
+
+def test_values_without_a_name_count_as_background_and_are_told(manifest, tmp_path):
+    options = replace(OPTIONS, steps=1)
+    with pytest.warns(TomoSegWarning, match="Values 1 of"):
+        finetune(asked(manifest, tmp_path, labels=LABELS[1:], options=options))
+
+
+def test_a_label_that_occurs_nowhere_is_refused(manifest, tmp_path):
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path, labels=[*LABELS, LabelSpec("vessel", (7,))]))
+    assert caught.value.code == "label-class-missing" and "vessel" in caught.value.message
+
+
+def test_a_case_without_any_label_is_a_negative_example(tmp_path):
+    manifest = write_cases(tmp_path, splits=("train", "train", "test"))
+    for number in (1, 2):
+        empty = Volume(np.zeros(AFFINE.shape, np.uint8), AFFINE)
+        write_volume(empty, tmp_path / f"{number}-label.nii.gz")
+    finetune(asked(manifest, tmp_path / "run"))
+    rows = list(csv.DictReader((tmp_path / "run" / "test.csv").open()))
+    assert {row["dice"] for row in rows} == {"nan"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"features": (4, 4, 8, 8, 8, 4)}, "pretrained-mismatch"),
+        ({"fraction": Fraction(2)}, "finetuning-options"),
+        ({"options": replace(OPTIONS, patch=(16, 16, 20))}, "finetuning-options"),
+        ({"start": "/nowhere"}, "pretrained-unknown"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(manifest, pretrained, tmp_path, changes, code):
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path, **{"start": str(pretrained), **changes}))
+    assert caught.value.code == code
+
+
+def test_damaged_pretrained_weights_are_refused(manifest, pretrained, tmp_path):
+    for name in ("pretrained.json", "pretrained.safetensors"):
+        (tmp_path / name).write_bytes((pretrained / name).read_bytes())
+    content = bytearray((tmp_path / "pretrained.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "pretrained.safetensors").write_bytes(content)
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path / "run", start=str(tmp_path)))
+    assert caught.value.code == "pretrained-invalid"
+
+
+def test_the_command_finetunes_and_refuses_what_it_does_not_know(manifest, tmp_path, capsys):
+    arguments = (
+        f"finetune --manifest {manifest} --output {tmp_path} --from scratch --steps 1 --seed 2 "
+        "--fraction 1/2 --patch 16x16x16 --features 4,4,4,8,8,4 --batch-size 2 --device cpu "
+        "--intensity percentile:1:99 --foreground none --flips ij --threads 1 --labels"
+    ).split()
+    assert main([*arguments, "blob=1,tumour core=2+4"]) == 0
+    assert str(tmp_path / "model") in capsys.readouterr().out
+    card = json.loads((tmp_path / "model" / "card.json").read_text())
+    assert card["preprocessing"]["intensity"]["method"] == "percentile"
+    assert card["training_data"]["seed"] == 2 and card["training_data"]["volumes"] == 1
+    for wrong in ("blob", "blob=1,core=1", "blob=0", "blob=1,blob=2"):
+        assert main([*arguments, wrong]) == 2
+        assert "[labels-invalid]" in capsys.readouterr().err
