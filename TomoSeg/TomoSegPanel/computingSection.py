@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -19,19 +20,20 @@ class ComputingSection(Section):
     Args:
         panel: The panel.
         makeProbe: Makes a `dependencies.Probe`; tests put others in its place.
-        install: Installs what is missing.
+        install: Installs what the probe's answer lacks.
     """
 
     def __init__(
         self,
         panel: Any,
         makeProbe: Callable[[Callable[[Any], None]], Any] = dependencies.Probe,
-        install: Callable[[], None] = dependencies.install,
+        install: Callable[[Any], bool] = dependencies.install,
     ) -> None:
         super().__init__(panel)
         self.answer: dict[str, Any] | ErrorEvent | None = None
         self._probe = makeProbe(self._onAnswer)
         self._install = install
+        self._failure = ""
         self.ui.probeButton.connect("clicked()", self.probe)
         self.ui.installButton.connect("clicked()", self.install)
         self.ui.deviceCombo.connect("currentIndexChanged(int)", self._choose)
@@ -43,9 +45,19 @@ class ComputingSection(Section):
     @property
     def problem(self) -> str:
         """Why no run can be made, as far as is known; "" where nothing speaks against it."""
-        if self.answer is None or dependencies.isReady(self.answer):
+        if self.answer is None:
             return ""
-        return _("Python packages are missing: see the section Computing.")
+        if not dependencies.isReady(self.answer):
+            return _("Something that runs need is missing: see the section Computing.")
+        chosen = self.parameters.device if self.parameters is not None else "auto"
+        if chosen not in ["auto", *(name for name, _title in self._devices())]:
+            return _("The device {device} is not there: choose another.").format(device=chosen)
+        return ""
+
+    @property
+    def freeMemoryMb(self) -> int | None:
+        """The memory that was free when it was last looked at, MiB, where it is known."""
+        return dependencies.freeMemoryMb(self.answer)
 
     def probe(self) -> None:
         """Ask a subprocess what is there."""
@@ -55,17 +67,25 @@ class ComputingSection(Section):
 
     def install(self) -> None:
         """Install what is missing, then look again."""
+        self._failure = ""
+        self.ui.installButton.setEnabled(False)
         try:
-            self._install()
+            installed = self._install(self.answer)
         except Exception as error:
-            slicer.util.errorDisplay(
-                _("The Python packages could not be installed."), detailedText=str(error)
-            )
-        self.probe()
+            self._failure = _(
+                "The Python packages could not be installed: {error} Check the connection to the "
+                "internet; behind a proxy, set HTTPS_PROXY before Slicer is started."
+            ).format(error=_sentence(error))
+            slicer.util.errorDisplay(self._failure)
+            installed = True  # some may be
+        finally:
+            self.ui.installButton.setEnabled(True)
+        if installed:
+            self.probe()
 
     def refresh(self) -> None:
         """Of `Section`."""
-        devices = [] if self.answer is None else dependencies.usableDevices(self.answer)
+        devices = self._devices()
         chosen = self.parameters.device
         items = [("auto", _("Automatic")), *devices]
         if chosen not in [name for name, _title in items]:
@@ -78,6 +98,9 @@ class ComputingSection(Section):
         """Of `Section`."""
         self._probe.abandon()
 
+    def _devices(self) -> list[tuple[str, str]]:
+        return [] if self.answer is None else dependencies.usableDevices(self.answer)
+
     def _choose(self, index: int) -> None:
         if self.parameters is not None:
             self.parameters.device = self.ui.deviceCombo.itemData(index)
@@ -89,9 +112,15 @@ class ComputingSection(Section):
     def _onAnswer(self, answer: dict[str, Any] | ErrorEvent) -> None:
         self.answer = answer
         ready = dependencies.isReady(answer)
-        self.ui.deviceNote.setText(dependencies.describe(answer))
+        failure = f"<p><b>✖ {html.escape(self._failure)}</b></p>" if self._failure else ""
+        self.ui.deviceNote.setText(failure + dependencies.describe(answer))
         self.ui.probeButton.setEnabled(True)
         self.ui.installButton.setVisible(not ready)
         if not ready:
             self.ui.computingSection.collapsed = False
         self.panel.refresh()
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import json
-import shutil
-import tempfile
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from TomoSegLib.jobs.events import ErrorEvent, Event, ResultEvent
+from TomoSegLib.jobs.events import ErrorEvent, ResultEvent
+from TomoSegPanel.smallJob import MakeWorker, SmallJob
 from TomoSegPanel.worker import WorkerProcess
 
 # The engine's own ranges (pyproject.toml), for what a run in Slicer imports. torch is not here: the
@@ -31,6 +30,7 @@ REQUIREMENTS = (
     "SimpleITK>=2.4",
 )
 TORCH = ">=2.4"
+_CONSTRAINTS = Path(__file__).resolve().parents[1] / "Resources" / "constraints.txt"
 
 
 class Probe:
@@ -44,103 +44,100 @@ class Probe:
     def __init__(
         self,
         onAnswer: Callable[[dict[str, Any] | ErrorEvent], None],
-        makeWorker: Callable[[str, Callable[[Event], None]], Any] = WorkerProcess,
+        makeWorker: MakeWorker = WorkerProcess,
     ) -> None:
-        self._onAnswer = onAnswer
-        self._makeWorker = makeWorker
-        self._worker: Any = None
-        self._folder: Path | None = None
+        def ended(event: ResultEvent | ErrorEvent) -> None:
+            onAnswer(event.data if isinstance(event, ResultEvent) else event)
 
-    @property
-    def isRunning(self) -> bool:
-        """Whether an answer is still to come."""
-        return self._worker is not None
+        self._job = SmallJob(ended, makeWorker=makeWorker)
 
     def start(self) -> None:
         """Ask, unless the question is already asked; returns at once."""
-        if self.isRunning:
-            return
-        self._folder = Path(tempfile.mkdtemp(prefix="tomoseg-", dir=slicer.app.temporaryPath))
-        document = self._folder / "probe.json"
-        document.write_text(json.dumps({"kind": "probe"}), encoding="utf-8")
-        self._worker = self._makeWorker(str(document), self._onEvent)
-        self._worker.start()
+        self._job.start({"kind": "probe"})
 
     def abandon(self) -> None:
         """The panel goes away."""
-        if self._worker is not None:
-            self._worker.abandon()
-            self._end()
-
-    def _onEvent(self, event: Event) -> None:
-        if isinstance(event, ResultEvent):
-            self._end()
-            self._onAnswer(event.data)
-        elif isinstance(event, ErrorEvent):
-            self._end()
-            self._onAnswer(event)
-
-    def _end(self) -> None:
-        self._worker = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._job.abandon()
 
 
 def isReady(answer: dict[str, Any] | ErrorEvent) -> bool:
     """Whether runs can be made with what the probe has found."""
     return (
         not isinstance(answer, ErrorEvent)
-        and not missingPackages(answer)
-        and any(device.get("works") for device in answer.get("devices", []))
+        and not unmetRequirements(answer)
+        and not torchProblem(answer)
+        and bool(usableDevices(answer))
     )
 
 
-def missingPackages(answer: dict[str, Any]) -> list[str]:
-    """Packages that are needed and not there, torch apart."""
+def unmetRequirements(answer: dict[str, Any]) -> list[str]:
+    """Requirements that what is there does not meet, torch apart."""
     packages = answer.get("packages", {})
-    names = [requirement.split(">")[0] for requirement in REQUIREMENTS]
-    return [name for name in names if name in packages and packages[name] is None]
+    unmet = []
+    for requirement in REQUIREMENTS:
+        name, _separator, minimum = requirement.partition(">=")
+        if name in packages and _isOlder(packages[name], minimum):
+            unmet.append(requirement)
+    return unmet
+
+
+def torchProblem(answer: dict[str, Any]) -> str:
+    """What is wrong with PyTorch: ``missing``, ``broken``, ``old``, or "" for nothing."""
+    torch = answer.get("torch", {})
+    if "error" in torch:
+        there = answer.get("packages", {}).get("torch") is not None
+        return "broken" if there else "missing"
+    return "old" if _isOlder(torch.get("version"), TORCH.removeprefix(">=")) else ""
+
+
+def freeMemoryMb(answer: dict[str, Any] | ErrorEvent | None) -> int | None:
+    """The memory that is free, MiB, where it is known."""
+    if answer is None or isinstance(answer, ErrorEvent):
+        return None
+    free = answer.get("cpu", {}).get("available_mb")
+    return int(free) if isinstance(free, (int, float)) else None
 
 
 def describe(answer: dict[str, Any] | ErrorEvent) -> str:
     """What is there, as HTML, and what to do about what is not."""
     if isinstance(answer, ErrorEvent):
-        return f"<p><b>{html.escape(answer.message)}</b><br>{html.escape(answer.hint)}</p>"
-    lines = []
+        return f"<b>✖ {html.escape(answer.message)}</b><br>{html.escape(answer.hint)}"
+    wrong, right = [], []
     torch = answer.get("torch", {})
-    if "error" in torch:
-        lines.append(
-            "<b>{}</b> {}".format(
-                html.escape(_("PyTorch cannot be used: {error}").format(error=torch["error"])),
-                html.escape(_("Install it with the button below.")),
-            )
-        )
+    problem = torchProblem(answer)
+    if problem:
+        texts = {
+            "missing": _("PyTorch is not installed."),
+            "broken": _("PyTorch is installed, but does not work: {error}").format(
+                error=torch.get("error")
+            ),
+            "old": _("PyTorch {version} is too old, {wanted} is needed.").format(
+                version=torch.get("version"), wanted=TORCH
+            ),
+        }
+        wrong.append(texts[problem])
     else:
         cuda = torch.get("cuda")
         cudaText = _("CUDA {version}").format(version=cuda) if cuda else _("without CUDA")
-        lines.append(html.escape(f"PyTorch {torch.get('version')}, {cudaText}"))
+        right.append(f"PyTorch {torch.get('version')}, {cudaText}")
+    unmet = unmetRequirements(answer)
+    if unmet:
+        wrong.append(_("Missing or too old: {names}.").format(names=", ".join(unmet)))
     for device in answer.get("devices", []):
-        lines.append(html.escape(_deviceText(device)))
-    missing = missingPackages(answer)
-    if missing:
-        lines.append(
-            "<b>{}</b>".format(
-                html.escape(_("Missing packages: {names}").format(names=", ".join(missing)))
-            )
-        )
+        (right if device.get("works") else wrong).append(_deviceText(device))
     cpu = answer.get("cpu", {})
     if cpu:
-        lines.append(
-            html.escape(
-                _("{cores} processor cores, {free} of {total} GB memory free").format(
-                    cores=cpu.get("cores"),
-                    free=_gigabytes(cpu.get("available_mb")),
-                    total=_gigabytes(cpu.get("memory_mb")),
-                )
+        right.append(
+            _("{cores} processor cores, {free} of {total} GB memory free").format(
+                cores=cpu.get("cores"),
+                free=_gigabytes(cpu.get("available_mb")),
+                total=_gigabytes(cpu.get("memory_mb")),
             )
         )
-    return "<br>".join(lines)
+    lines = [f"<b>✖ {html.escape(text)}</b>" for text in wrong]
+    if problem or unmet:
+        lines.append(html.escape(_("'Install packages' below does what is needed.")))
+    return "<br>".join(lines + [f"✓ {html.escape(text)}" for text in right])
 
 
 def usableDevices(answer: dict[str, Any] | ErrorEvent) -> list[tuple[str, str]]:
@@ -151,40 +148,85 @@ def usableDevices(answer: dict[str, Any] | ErrorEvent) -> list[tuple[str, str]]:
     return [(device["name"], _deviceText(device)) for device in devices]
 
 
-def install() -> None:
-    """Install what is missing; Slicer asks for consent and shows the progress.
+def install(answer: dict[str, Any] | ErrorEvent | None) -> bool:
+    """Install what is missing, after asking the user.
+
+    Args:
+        answer: What the probe has found; where it has found nothing, everything is looked at.
+
+    Returns:
+        Whether something was installed; not if the user does not want it.
 
     Raises:
         RuntimeError: The PyTorch extension is missing, or an installation failed.
     """
-    if not slicer.util.confirmOkCancelDisplay(
-        _(
-            "TomoSeg needs Python packages that are not part of Slicer: PyTorch and {packages}. "
-            "They are downloaded from the Python Package Index into Slicer's own folder and may "
-            "take several gigabytes."
-        ).format(packages=", ".join(name.split(">")[0] for name in REQUIREMENTS)),
-        windowTitle=_("Install Python packages"),
-    ):
-        return
-    _installTorch()
-    try:
-        from slicer.packaging import pip_ensure
-    except ImportError:  # before Slicer 5.12
-        slicer.util.pip_install(" ".join(f'"{requirement}"' for requirement in REQUIREMENTS))
-    else:
-        pip_ensure(list(REQUIREMENTS))
+    known = isinstance(answer, dict)
+    torch = torchProblem(answer) if known else "missing"
+    needed = unmetRequirements(answer) if known else list(REQUIREMENTS)
+    utilities = _torchUtilities() if torch else None  # before asking: without it there is no way
+    names = [f"torch {TORCH}"] if torch else []
+    names += needed
+    if not names:
+        return False
+    question = _(
+        "TomoSeg needs Python packages that are not part of Slicer:\n\n{names}\n\nThey are "
+        "downloaded from the Python Package Index and pytorch.org into Slicer's own folder. That "
+        "takes several minutes and, with PyTorch, up to several gigabytes."
+    ).format(names=", ".join(names))
+    if torch in ("broken", "old"):
+        question += "\n\n" + _("The PyTorch that is there is removed first.")
+    if not slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Install Python packages")):
+        return False
+    with slicer.util.WaitCursor():
+        if utilities is not None:
+            _installTorch(utilities.PyTorchUtilsLogic(), remove=torch in ("broken", "old"))
+        if needed:
+            _installPackages(needed)
+    return True
 
 
-def _installTorch() -> None:
+def _torchUtilities() -> Any:
+    """The module of the PyTorch extension, which knows which build fits the machine."""
     try:
         import PyTorchUtils
     except ImportError:
         raise RuntimeError(
-            _("Install the extension PyTorch first (View, Extensions Manager), and restart Slicer.")
+            _(
+                "The extension PyTorch is missing. Install it (View, Extensions Manager, search "
+                "for PyTorch), restart Slicer, and come back here."
+            )
         ) from None
-    logic = PyTorchUtils.PyTorchUtilsLogic()
-    if not logic.torchInstalled() and not logic.installTorch(torchVersionRequirement=TORCH):
+    return PyTorchUtils
+
+
+def _installTorch(logic: Any, remove: bool) -> None:
+    # Not logic.torchInstalled(): it imports torch into Slicer, and a broken one raises.
+    if remove:
+        logic.uninstallTorch()
+    if logic.installTorch(torchVersionRequirement=TORCH) is None:
         raise RuntimeError(_("PyTorch could not be installed; the Python console says why."))
+
+
+def _installPackages(requirements: list[str]) -> None:
+    try:
+        from slicer.packaging import pip_ensure
+    except ImportError:  # before Slicer 5.12
+        slicer.util.pip_install(["--constraint", str(_CONSTRAINTS), *requirements])
+    else:
+        pip_ensure(
+            requirements,
+            constraints=_CONSTRAINTS,
+            prompt_install=False,  # the user has been asked
+            requester="TomoSeg",
+        )
+
+
+def _isOlder(version: str | None, minimum: str) -> bool:
+    """Whether a version is missing or below a minimum, by its leading numbers."""
+    if version is None:
+        return True
+    found, wanted = ([int(n) for n in re.findall(r"\d+", v)[:3]] for v in (version, minimum))
+    return found < wanted[: len(found)]
 
 
 def _deviceText(device: dict[str, Any]) -> str:

@@ -32,6 +32,10 @@ class DirectionsDisplay:
         """How many directions are shown."""
         return len(self._directions)
 
+    def reachMm(self, index: int) -> float:
+        """How far the volume reaches along a direction from its middle, mm."""
+        return float(self._reach[index]) if 0 <= index < self.count else 0.0
+
     def show(self, volume: Any, directions: np.ndarray) -> None:
         """Show the directions.
 
@@ -53,13 +57,13 @@ class DirectionsDisplay:
         model = self._model("directions", _("TomoSeg directions"), _DIRECTIONS_COLOR, volume)
         model.SetAndObservePolyData(_dots(ends, self._radius * 0.02))
 
-    def showPlane(self, volume: Any, index: int, position: float) -> None:
+    def showPlane(self, volume: Any, index: int, offsetMm: float) -> None:
         """Show one plane of a stack.
 
         Args:
             volume: As for `show`.
             index: Which direction.
-            position: Where along it, from -1 (one end of the volume) to 1.
+            offsetMm: How far along it the plane lies from the middle of the volume.
         """
         if not 0 <= index < self.count:
             return
@@ -70,7 +74,7 @@ class DirectionsDisplay:
         source.SetPoint2(-side / 2, side / 2, 0)
         normal = self._directions[index]
         source.SetNormal(*normal)
-        source.SetCenter(*(self._center + normal * position * self._reach[index]))
+        source.SetCenter(*(self._center + normal * offsetMm))
         source.Update()
         model = self._model("plane", _("TomoSeg plane"), _PLANE_COLOR, volume)
         model.SetAndObservePolyData(source.GetOutput())

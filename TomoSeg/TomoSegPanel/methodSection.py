@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-import numpy as np
-import qt
-import slicer
-import vtk
 from slicer.i18n import tr as _
 
-from TomoSegPanel.background import Background
+from TomoSegPanel.advancedSettings import AdvancedSettings, changesFromCard
+from TomoSegPanel.directions import Directions
 from TomoSegPanel.directionsDisplay import DirectionsDisplay
-from TomoSegPanel.parameters import (
-    RunSettings,
-    directionVectors,
-    memoryMb,
-    sliceCount,
-    volumeFacts,
+from TomoSegPanel.estimate import durationText, measuredSecondsPerSlice, memoryMb, sliceCount
+from TomoSegPanel.modelCards import Card
+from TomoSegPanel.parameters import RunSettings
+from TomoSegPanel.section import Section, fillCombo, selectData, showRow, signalsBlocked
+
+_HEATMAP_ROWS = (
+    "methodCombo",
+    "directionsCombo",
+    "advancedBox",
+    "showDirectionsCheckBox",
+    "directionSlider",
+    "planeSlider",
 )
-from TomoSegPanel.section import Section, fillCombo, selectData, signalsBlocked
 
 
 class MethodSection(Section):
@@ -27,69 +30,64 @@ class MethodSection(Section):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
+        self._advanced = AdvancedSettings(panel)
         self._display = DirectionsDisplay()
-        self._background = Background()
-        self._estimated: tuple[Any, ...] | None = None
-        self._shown: tuple[str, str] | None = None
+        self._directions = Directions(panel.refresh)
+        self._shown: tuple[Any, ...] | None = None
         ui = self.ui
-        fillCombo(
-            ui.camCombo,
-            [
-                ("cam", _("CAM")),
-                ("gradcam", _("GradCAM")),
-                ("gradcam++", _("GradCAM++")),
-                ("layercam", _("LayerCAM")),
-            ],
-            "cam",
-        )
         fillCombo(
             ui.directionsCombo,
             [
                 ("card", _("As the model's card says")),
                 ("fibonacci", _("Evenly all over the sphere")),
+                ("icosahedral", _("On an icosahedron")),
                 ("orthogonal", _("Axial, coronal and sagittal")),
                 ("axial", _("Axial")),
                 ("coronal", _("Coronal")),
                 ("sagittal", _("Sagittal")),
+                ("file", _("From a file")),
             ],
             "card",
         )
         ui.methodCombo.connect("currentIndexChanged(int)", self._chooseMethod)
-        ui.camCombo.connect("currentIndexChanged(int)", self._chooseCam)
         ui.directionsCombo.connect("currentIndexChanged(int)", self._chooseDirections)
+        ui.directionsFileEdit.connect("currentPathChanged(QString)", self._chooseFile)
         ui.showDirectionsCheckBox.connect("toggled(bool)", lambda on: self._showDirections())
         ui.directionSlider.connect("valueChanged(double)", lambda value: self._showPlane())
         ui.planeSlider.connect("valueChanged(double)", lambda value: self._showPlane())
 
+    @property
+    def problem(self) -> str:
+        """Why no run can be made with the chosen directions, "" where nothing is wrong."""
+        card = self.panel.card
+        return self._directions.problem if card is not None and card.task == "heatmap" else ""
+
+    def useCardValues(self) -> None:
+        """Set the advanced settings back to the card's: model or method are other ones now."""
+        self._advanced.useCardValues()
+
     def refresh(self) -> None:
         """Of `Section`."""
-        card, parameters, ui = self.panel.card, self.parameters, self.ui
-        names = {
-            "tonno": _("ToNNO"),
-            "tomographic-cam": _("Tomographic CAM"),
-            "averaged-cam": _("Averaged CAM"),
-            "cam": _("CAM"),
-        }
-        recommended = names.get(card.method, card.method) if card is not None else ""
-        first = (
-            _("As the model's card says: {method}").format(method=recommended)
-            if recommended
-            else _("As the model's card says")
-        )
-        fillCombo(ui.methodCombo, [("", first), *names.items()], parameters.method)
-        selectData(ui.camCombo, parameters.camKind)
-        selectData(ui.directionsCombo, parameters.directionSet)
-        ui.directionCountSpinBox.setEnabled(parameters.directionSet == "fibonacci")
-        ui.camCombo.setEnabled(
-            card is not None and RunSettings.of(parameters, card).usedMethod != "tonno"
-        )
-        self._estimate()
+        card, parameters = self.panel.card, self.parameters
+        makesHeatmap = card is None or card.task == "heatmap"
+        self._showRows(makesHeatmap)
+        if makesHeatmap:
+            self._refreshMethod(card)
+            self._advanced.refresh()
+            if card is not None:
+                self._directions.choose(RunSettings.of(parameters, card).usedDirections)
+        self.ui.taskNote.setText(self._taskText(card))
+        self.ui.taskNote.setVisible(bool(self.ui.taskNote.text))
+        problem = self.problem or self._directions.note
+        self.ui.directionsNote.setText(problem)
+        self.ui.directionsNote.setVisible(bool(problem) and makesHeatmap)
+        self.ui.estimateNote.setText(self._estimateText(card))
         self._showDirections()
 
     def sceneClosed(self) -> None:
         """Of `Section`."""
         self._display.forget()
-        self._shown = self._estimated = None
+        self._shown = None
         self.ui.showDirectionsCheckBox.setChecked(False)
 
     def hidden(self) -> None:
@@ -98,126 +96,157 @@ class MethodSection(Section):
 
     def cleanup(self) -> None:
         """Of `Section`."""
-        self._background.forget()
+        self._directions.forget()
         self._display.hide()
+
+    # -- method and directions ---------------------------------------------------------------------
+
+    def _showRows(self, makesHeatmap: bool) -> None:
+        """Show what applies: a model that makes segmentations has no method and no directions."""
+        for name in _HEATMAP_ROWS:
+            showRow(self.ui, name, makesHeatmap)
+        chosen = self.parameters.directionSet if makesHeatmap else ""
+        for name, directionSet in (
+            ("directionCountSpinBox", "fibonacci"),
+            ("icosahedralSpinBox", "icosahedral"),
+            ("directionsFileEdit", "file"),
+        ):
+            showRow(self.ui, name, chosen == directionSet)
+
+    def _refreshMethod(self, card: Card | None) -> None:
+        parameters, ui = self.parameters, self.ui
+        names = methodNames()
+        first = _("As the model's card says")
+        if card is not None:
+            recommended = names.get(card.method, card.method)
+            first = _("As the model's card says: {method}").format(method=recommended)
+        fillCombo(ui.methodCombo, [("", first), *names.items()], parameters.method)
+        selectData(ui.directionsCombo, parameters.directionSet)
+        if card is not None:
+            method = RunSettings.of(parameters, card).usedMethod
+            text = _("As the model's card says: {directions}")
+            ui.directionsCombo.setItemText(
+                0, text.format(directions=card.settings(method).directions)
+            )
+        division = parameters.icosahedralDivision
+        ui.icosahedralSpinBox.suffix = _(" ({count} directions)").format(count=5 * division**2 + 1)
+        if ui.directionsFileEdit.currentPath != parameters.directionsFile:
+            with signalsBlocked(ui.directionsFileEdit):
+                ui.directionsFileEdit.setCurrentPath(parameters.directionsFile)
 
     def _chooseMethod(self, index: int) -> None:
         if self.parameters is not None:
             self.parameters.method = self.ui.methodCombo.itemData(index) or ""
-
-    def _chooseCam(self, index: int) -> None:
-        if self.parameters is not None:
-            self.parameters.camKind = self.ui.camCombo.itemData(index)
+            self.useCardValues()
 
     def _chooseDirections(self, index: int) -> None:
         if self.parameters is not None:
             self.parameters.directionSet = self.ui.directionsCombo.itemData(index)
 
-    def _withDirections(self, onReady: Any) -> None:
-        """Call back with the directions; making them loads SciPy, which takes too long here."""
-        card = self.panel.card
+    def _chooseFile(self, path: str) -> None:
+        if self.parameters is not None:
+            self.parameters.directionsFile = os.path.abspath(path) if path else ""
+
+    # -- what is said of the run -------------------------------------------------------------------
+
+    def _taskText(self, card: Card | None) -> str:
         if card is None:
-            return
-        text = RunSettings.of(self.parameters, card).usedDirections
+            return ""
+        if card.task != "heatmap":
+            return _("This model makes a segmentation itself: there is no method to choose.")
+        settings = RunSettings.of(self.parameters, card)
+        defaults = card.settings(settings.usedMethod)
+        if not defaults.hasThreshold:
+            return _(
+                "The card has no mask threshold for this method: Otsu's is used; "
+                "look at the mask and move it."
+            )
+        changed = changesFromCard(settings, defaults)
+        if settings.directions is not None and settings.directions != defaults.directions:
+            changed.append(_("directions {directions}").format(directions=settings.directions))
+        if changed:
+            return _(
+                "Not as the card says: {changes}. Its mask threshold was found with the card's own "
+                "values."
+            ).format(changes="; ".join(changed))
+        return ""
 
-        def failed(error: Exception) -> None:
-            self.ui.estimateNote.setText(str(error))
-
-        self._background.run(
-            lambda: directionVectors(text),
-            lambda vectors: onReady(text, vectors) if self.parameters is not None else None,
-            failed,
-        )
-
-    def _estimate(self) -> None:
-        volume, card = self.parameters.inputVolume, self.panel.card
+    def _estimateText(self, card: Card | None) -> str:
+        volume = self.parameters.inputVolume
         if volume is None or volume.GetImageData() is None or card is None:
-            self.ui.estimateNote.setText("")
-            self._estimated = None
-            return
-        directions = RunSettings.of(self.parameters, card).usedDirections
-        device = self.parameters.device
-        speed = measuredSecondsPerSlice(card.name, device)
-        wanted = (volume.GetID(), volume.GetMTime(), card.name, directions, device, speed)
-        if wanted == self._estimated:
-            return
-        self._estimated = wanted
-
-        def show(text: str, vectors: np.ndarray) -> None:
-            if self._estimated != wanted:  # another is under way
-                return
-            facts = volumeFacts(volume)
-            matrix = vtk.vtkMatrix4x4()
-            volume.GetIJKToRASMatrix(matrix)
-            slices = sliceCount(facts, card, vectors, slicer.util.arrayFromVTKMatrix(matrix))
-            self.ui.estimateNote.setText(self._estimateText(card, facts, len(vectors), slices))
-
-        self._withDirections(show)
-
-    def _estimateText(self, card: Any, facts: Any, directions: int, slices: int) -> str:
-        text = _(
-            "At most {slices} slices in {directions} directions; about {memory} MB of memory "
-            "besides PyTorch and the network."
-        ).format(
-            slices=slices,
-            directions=directions,
-            memory=max(10, 10 * round(memoryMb(facts, card) / 10)),
+            return ""
+        memory = memoryMb(volume, card)
+        texts = [
+            _("About {memory} MB of memory besides PyTorch and the network.").format(
+                memory=max(10, 10 * round(memory / 10))
+            )
+        ]
+        free = self.panel.computing.freeMemoryMb
+        if free is not None and memory > free:
+            texts.append(_("⚠ Only {free} MB are free: close other programs.").format(free=free))
+        vectors = self._directions.vectors
+        if card.task != "heatmap" or vectors is None:
+            return " ".join(texts)
+        slices = sliceCount(volume, card, vectors)
+        texts.insert(
+            0,
+            _("At most {slices} slices in {directions} directions.").format(
+                slices=slices, directions=len(vectors)
+            ),
         )
         perSlice = measuredSecondsPerSlice(card.name, self.parameters.device)
         if perSlice is None:
-            return text + " " + _("How long that takes here is known after the first run.")
-        return (
-            text
-            + " "
-            + _("About {seconds} s, as fast as the last run.").format(
-                seconds=max(1, round(perSlice * slices))
-            )
-        )
+            texts.append(_("How long that takes here is known after the first run."))
+        else:
+            duration = durationText(perSlice * slices)
+            texts.append(_("About {duration}, as fast as the last run.").format(duration=duration))
+        return " ".join(texts)
+
+    # -- directions in the views -------------------------------------------------------------------
 
     def _showDirections(self) -> None:
         volume = self.parameters.inputVolume if self.parameters is not None else None
+        vectors = self._directions.vectors
+        card = self.panel.card
         on = self.ui.showDirectionsCheckBox.isChecked() and volume is not None
+        on = on and vectors is not None and (card is None or card.task == "heatmap")
+        on = on and volume.GetImageData() is not None
         for name in ("directionSlider", "planeSlider"):
             getattr(self.ui, name).setEnabled(on)
         if not on:
             self._display.hide()
             self._shown = None
             return
-
-        def show(text: str, vectors: np.ndarray) -> None:
-            if self._shown == (text, volume.GetID()) or self.parameters.inputVolume is not volume:
-                return
-            if not self.ui.showDirectionsCheckBox.isChecked():
-                return
-            self._shown = (text, volume.GetID())
-            self._display.show(volume, vectors)
+        wanted = (self._directions.key, volume.GetID(), volume.GetMTime())
+        if wanted == self._shown:
+            return
+        same = self._shown is not None and self._shown[0] == wanted[0]
+        self._shown = wanted
+        self._display.show(volume, vectors)
+        if not same:
             with signalsBlocked(self.ui.directionSlider):
                 self.ui.directionSlider.maximum = max(1, len(vectors))
                 self.ui.directionSlider.value = 1
-            self._showPlane()
-
-        self._withDirections(show)
+        self._showPlane()
 
     def _showPlane(self) -> None:
         volume = self.parameters.inputVolume if self.parameters is not None else None
-        if volume is not None and self._shown is not None:
-            index = round(self.ui.directionSlider.value) - 1
-            self._display.showPlane(volume, index, self.ui.planeSlider.value)
+        if volume is None or self._shown is None:
+            return
+        index = round(self.ui.directionSlider.value) - 1
+        slider, reach = self.ui.planeSlider, self._display.reachMm(index)
+        with signalsBlocked(slider):
+            slider.minimum, slider.maximum = -reach, reach
+            card = self.panel.card
+            slider.singleStep = card.sliceDistanceMm if card is not None else 1.0
+        self._display.showPlane(volume, index, slider.value)
 
 
-def _speedKey(model: str, device: str) -> str:
-    return f"TomoSeg/SecondsPerSlice/{model}/{device.replace(':', '-')}"
-
-
-def measuredSecondsPerSlice(model: str, device: str) -> float | None:
-    """How long a slice took in the last run with a model on a device."""
-    value = qt.QSettings().value(_speedKey(model, device))
-    try:
-        return float(value) if value else None
-    except (TypeError, ValueError):
-        return None
-
-
-def rememberSpeed(model: str, device: str, secondsPerSlice: float) -> None:
-    """Remember how long a slice took."""
-    qt.QSettings().setValue(_speedKey(model, device), str(secondsPerSlice))
+def methodNames() -> dict[str, str]:
+    """The methods, by their names in a job document, as people call them."""
+    return {
+        "tonno": _("ToNNO"),
+        "tomographic-cam": _("Tomographic CAM"),
+        "averaged-cam": _("Averaged CAM"),
+        "cam": _("CAM"),
+    }

@@ -6,16 +6,17 @@ from typing import Any
 
 from TomoSegLib.jobs.events import ProgressEvent, WarningEvent
 from TomoSegPanel.computingSection import ComputingSection
-from TomoSegPanel.inputSections import ModelSection, VolumeSection
 from TomoSegPanel.job import Run
 from TomoSegPanel.maskSection import MaskSection
 from TomoSegPanel.methodSection import MethodSection
 from TomoSegPanel.modelCards import Card
+from TomoSegPanel.modelSection import ModelSection
 from TomoSegPanel.parameters import TomoSegParameterNode
 from TomoSegPanel.resultSection import ResultSection
 from TomoSegPanel.runs import SceneRuns
 from TomoSegPanel.runSection import RunSection
 from TomoSegPanel.section import Section
+from TomoSegPanel.volumeSection import VolumeSection
 
 
 class Panel:

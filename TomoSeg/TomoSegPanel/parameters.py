@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Annotated, Any
 
-import numpy as np
-import slicer
-from slicer import vtkMRMLDisplayableNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLDisplayableNode,
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from TomoSegPanel.modelCards import Card, VolumeFacts
-
-METHODS = ("tonno", "tomographic-cam", "averaged-cam", "cam")
-CAM_KINDS = ("cam", "gradcam", "gradcam++", "layercam")
-DIRECTION_SETS = ("card", "fibonacci", "orthogonal", "axial", "coronal", "sagittal")
-COMPONENTS = ("all", "largest", "peak")
-MAPS = ("heatmap", "agreement", "none")
+from TomoSegPanel.modelCards import Card
+from TomoSegPanel.region import Box, boxOf
 
 
 @parameterNodeWrapper
@@ -27,15 +24,24 @@ class TomoSegParameterNode:
     """The panel's settings, saved with the scene.
 
     Further channels of the input are node references of the underlying node (`channelNode`).
-    An empty ``method`` stands for the one that the model's card recommends.
+    An empty ``method``, ``window`` or
+    ``rectified`` (else ``yes`` or ``no``) and a negative ``filterOrder`` or ``cutoff`` stand for
+    what the model's card recommends.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
+    region: vtkMRMLMarkupsROINode
     model: str
     method: str
     camKind: str = "cam"
+    filterOrder: float = -1.0
+    cutoff: float = -1.0
+    window: str
+    rectified: str
     directionSet: str = "card"
     directionCount: Annotated[int, WithinRange(4, 1024)] = 64
+    icosahedralDivision: Annotated[int, WithinRange(1, 14)] = 3
+    directionsFile: str
     device: str = "auto"
     batchSize: Annotated[int, WithinRange(0, 4096)] = 0
     keepPartial: bool = True
@@ -77,12 +83,20 @@ def _role(channel: str) -> str:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that a run is asked to do, but for its volumes; None: as the card says."""
+    """Everything that a run is asked to do, but for its volumes; None: as the card says.
+
+    Of a model that makes segmentations only device, batch size and region go into the job.
+    """
 
     card: Card
     method: str | None = None
     camKind: str = "cam"
+    filterOrder: float | None = None
+    cutoff: float | None = None
+    window: str | None = None
+    rectified: bool | None = None
     directions: str | None = None
+    region: Box | None = None
     device: str = "auto"
     batchSize: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -90,13 +104,23 @@ class RunSettings:
     @classmethod
     def of(cls, parameters: TomoSegParameterNode, card: Card) -> RunSettings:
         """The settings of the panel."""
+        common: dict[str, Any] = {
+            "card": card,
+            "region": boxOf(parameters.region, parameters.inputVolume),
+            "device": parameters.device,
+            "batchSize": parameters.batchSize or None,
+        }
+        if card.task != "heatmap":
+            return cls(**common)
         return cls(
-            card=card,
+            **common,
             method=parameters.method or None,
             camKind=parameters.camKind,
-            directions=directionsText(parameters.directionSet, parameters.directionCount),
-            device=parameters.device,
-            batchSize=parameters.batchSize or None,
+            filterOrder=parameters.filterOrder if parameters.filterOrder >= 0 else None,
+            cutoff=parameters.cutoff if parameters.cutoff > 0 else None,
+            window=parameters.window or None,
+            rectified={"yes": True, "no": False}.get(parameters.rectified),
+            directions=directionsText(parameters),
         )
 
     @property
@@ -107,7 +131,7 @@ class RunSettings:
     @property
     def usedDirections(self) -> str:
         """The directions, the card's where none were chosen."""
-        return self.directions or self.card.directions(self.usedMethod)
+        return self.directions or self.card.settings(self.usedMethod).directions
 
     def document(self, channels: Mapping[str, str], output: str, previews: str) -> dict[str, Any]:
         """The job document.
@@ -123,17 +147,27 @@ class RunSettings:
             "model": self.card.name,
             "device": self.device,
             "output": output,
-            "previews": previews,
         }
-        if self.method:
-            document["method"] = self.method
-        if self.usedMethod != "tonno":
-            document["cam"] = self.camKind
-        if self.directions:
-            document["directions"] = self.directions
+        if self.region is not None:
+            document["region"] = {"start": self.region.start, "stop": self.region.stop}
         if self.batchSize:
             document["batch_size"] = self.batchSize
+        if self.card.task == "heatmap":
+            document["previews"] = previews
+            document.update(self._heatmapFields())
         return {**document, **self.extra}
+
+    def _heatmapFields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "method": self.method,
+            "cam": None if self.usedMethod == "tonno" else self.camKind,
+            "rectified": None if self.usedMethod == "tonno" else self.rectified,
+            "directions": self.directions,
+            "filter_order": self.filterOrder,
+            "cutoff": self.cutoff,
+            "window": self.window,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def isValid(parameters: TomoSegParameterNode, card: Card | None) -> tuple[bool, str]:
@@ -142,8 +176,6 @@ def isValid(parameters: TomoSegParameterNode, card: Card | None) -> tuple[bool, 
         return False, _("Choose the volume to look at.")
     if card is None:
         return False, _("Choose a model.")
-    if card.task != "heatmap":
-        return False, _("This model makes segmentations, which the panel cannot run yet.")
     nodes = channelNodes(parameters, card)
     for channel, node in nodes.items():
         if node is None:
@@ -159,6 +191,13 @@ def isValid(parameters: TomoSegParameterNode, card: Card | None) -> tuple[bool, 
                 "{name} is under a non-linear transform that the first volume is not under: "
                 "harden it first."
             ).format(name=node.GetName())
+    if parameters.region is not None:
+        box = boxOf(parameters.region, parameters.inputVolume)
+        if box is None or min(box.size) < 2:
+            return False, _("The region does not reach into the volume: move it, or choose none.")
+    wantsFile = card.task == "heatmap" and parameters.directionSet == "file"
+    if wantsFile and not parameters.directionsFile:
+        return False, _("Choose the file of directions.")
     return True, ""
 
 
@@ -177,69 +216,12 @@ def _isLinear(transform: Any) -> bool:
     return transform is None or bool(transform.IsTransformToWorldLinear())
 
 
-def directionsText(name: str, count: int) -> str | None:
+def directionsText(parameters: TomoSegParameterNode) -> str | None:
     """The direction set as a job document names it; None: as the card says."""
-    if name == "card":
-        return None
-    return f"fibonacci:{count}" if name == "fibonacci" else name
-
-
-def volumeFacts(node: Any) -> VolumeFacts:
-    """What can be said of a volume without looking at all its voxels anew."""
-    low, high = node.GetImageData().GetScalarRange()
-    return VolumeFacts(
-        spacing=tuple(node.GetSpacing()),
-        dimensions=tuple(node.GetImageData().GetDimensions()),
-        scalarRange=(low, high),
-        modality=_modality(node),
-    )
-
-
-def _modality(node: Any) -> str:
-    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-    if hierarchy is None:
-        return ""
-    item = hierarchy.GetItemByDataNode(node)
-    constants = slicer.vtkMRMLSubjectHierarchyConstants
-    name = constants.GetDICOMAttributePrefix() + "Modality"
-    while item and item != hierarchy.GetSceneItemID():
-        modality = hierarchy.GetItemAttribute(item, name)
-        if modality:
-            return modality
-        item = hierarchy.GetItemParent(item)
-    return ""
-
-
-@lru_cache(maxsize=32)
-def directionVectors(text: str) -> np.ndarray:
-    """The directions ``(A, 3)``, unit vectors in RAS, in the order in which a run takes them.
-
-    Raises:
-        TomoSegError: ``directions-invalid``.
-    """
-    # SciPy takes its time to load: not before it is needed.
-    from TomoSegLib.tomography.directions import parse_directions, progressive_order
-
-    vectors = parse_directions(text).vectors
-    return vectors[progressive_order(vectors)] * np.array([-1.0, -1.0, 1.0])
-
-
-def sliceCount(facts: VolumeFacts, card: Card, directions: np.ndarray, ijkToRas: np.ndarray) -> int:
-    """The most slices that a run can have to look at.
-
-    A box of edges ``e`` reaches ``sum |n . e|`` along a direction n; the foreground is no larger.
-    """
-    edges = ijkToRas[:3, :3] * np.array(facts.dimensions)
-    reach = np.abs(directions @ edges).sum(axis=1)
-    return int(np.ceil(reach / card.sliceDistanceMm).sum())
-
-
-def memoryMb(facts: VolumeFacts, card: Card) -> float:
-    """Roughly the memory that a run takes besides torch and the network, MiB.
-
-    The input, four float volumes on its grid while the heatmap grows, and the model's own grid.
-    """
-    voxels = float(np.prod(facts.dimensions))
-    volume_ml = voxels * float(np.prod(facts.spacing))
-    onModelGrid = volume_ml / card.spacingMm**3 * len(card.channels)
-    return (voxels * (4 * 4 + 4 * len(card.channels)) + onModelGrid * 4 * 3) / 2**20
+    name = parameters.directionSet
+    return {
+        "card": None,
+        "fibonacci": f"fibonacci:{parameters.directionCount}",
+        "icosahedral": f"icosahedral:{parameters.icosahedralDivision}",
+        "file": parameters.directionsFile or None,
+    }.get(name, name)

@@ -10,10 +10,10 @@ import qt
 from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent, WarningEvent
+from TomoSegPanel.estimate import durationText, rememberSpeed
 from TomoSegPanel.job import Run, RunState
-from TomoSegPanel.methodSection import rememberSpeed
 from TomoSegPanel.parameters import RunSettings, channelNodes, isValid
-from TomoSegPanel.section import Section
+from TomoSegPanel.section import Section, signalsBlocked
 
 
 class RunSection(Section):
@@ -27,8 +27,12 @@ class RunSection(Section):
         self._heatmapSince: float | None = None
         self.ui.runButton.connect("clicked()", self.run)
         self.ui.cancelButton.connect("clicked()", self.panel.runs.queue.cancelAll)
+        self.ui.cancelCurrentButton.connect("clicked()", self.cancelCurrent)
+        self.ui.removeWaitingButton.connect("clicked()", self.removeWaiting)
+        self.ui.queueList.connect("itemSelectionChanged()", self._showQueueButtons)
         self.ui.copyReportButton.connect("clicked()", self.copyReport)
         self._showRun(None)
+        self._showQueue()
 
     def run(self) -> None:
         """Start a run with the settings of the panel, or let it wait for its turn."""
@@ -43,6 +47,20 @@ class RunSection(Section):
         self._showStage(self._stage)  # one more may be waiting
         self.refresh()
 
+    def cancelCurrent(self) -> None:
+        """End the run that is under way; the next one begins."""
+        current = self.panel.runs.queue.current
+        if current is not None:
+            current.cancel()
+
+    def removeWaiting(self) -> None:
+        """Take the chosen run out of the queue."""
+        row, waiting = self.ui.queueList.currentRow, self.panel.runs.queue.waiting
+        if 0 <= row < len(waiting):
+            run = waiting.pop(row)
+            run.cancel()
+            self._showQueue()
+
     def copyReport(self) -> None:
         """Put all that is known of the last run on the clipboard."""
         if self._lastRun is not None:
@@ -51,7 +69,7 @@ class RunSection(Section):
     def refresh(self) -> None:
         """Of `Section`."""
         valid, reason = isValid(self.parameters, self.panel.card)
-        problem = self.panel.computing.problem
+        problem = self.panel.computing.problem or self.panel.method.problem
         if valid and problem:
             valid, reason = False, problem
         queue = self.panel.runs.queue
@@ -63,6 +81,7 @@ class RunSection(Section):
         self.ui.runButton.setEnabled(valid)
         self.ui.runButton.setToolTip(reason)
         self.ui.cancelButton.setEnabled(busy)
+        self._showQueue()
 
     def sceneClosed(self) -> None:
         """Of `Section`."""
@@ -96,7 +115,7 @@ class RunSection(Section):
         }
         text = titles.get(event.stage, event.stage)
         if event.eta_s is not None:
-            text += ", " + _("about {seconds} s left").format(seconds=max(1, round(event.eta_s)))
+            text += ", " + _("about {duration} left").format(duration=durationText(event.eta_s))
         if self._directions is not None:
             text += "; " + _("heatmap of {count} directions shown").format(count=self._directions)
         self._showStage(f"{text} ({event.device})")
@@ -147,6 +166,23 @@ class RunSection(Section):
         if waiting:
             text += "; " + _("{count} more waiting").format(count=waiting)
         self.ui.stageNote.setText(text)
+
+    def _showQueue(self) -> None:
+        """Show what waits; a run that is chosen there stays chosen."""
+        waiting, listWidget = self.panel.runs.queue.waiting, self.ui.queueList
+        with signalsBlocked(listWidget):
+            row = listWidget.currentRow
+            listWidget.clear()
+            for run in waiting:
+                listWidget.addItem(run.title)
+            if 0 <= row < len(waiting):
+                listWidget.setCurrentRow(row)
+        for widget in (listWidget, self.ui.removeWaitingButton, self.ui.cancelCurrentButton):
+            widget.setVisible(bool(waiting))
+        self._showQueueButtons()
+
+    def _showQueueButtons(self) -> None:
+        self.ui.removeWaitingButton.setEnabled(self.ui.queueList.currentRow >= 0)
 
     def _showMessages(self, run: Run | None) -> None:
         parts = []

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
 
 if TYPE_CHECKING:
     from TomoSegPanel.panel import Panel
@@ -34,6 +39,40 @@ class Section:
         """The panel goes away."""
 
 
+class NodeWatch(VTKObservationMixin):
+    """Tells of changes to one node: its place, its transforms, its voxels or points.
+
+    Args:
+        onChanged: Called a moment after a change, once for many.
+    """
+
+    _DELAY_MS = 40
+
+    def __init__(self, onChanged: Callable[[], None]) -> None:
+        super().__init__()
+        self._node: Any = None
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(self._DELAY_MS)
+        self._timer.connect("timeout()", onChanged)
+
+    def watch(self, node: Any) -> None:
+        """Watch this node and no other, or none."""
+        if node is self._node:
+            return
+        self.removeObservers()
+        self._timer.stop()
+        self._node = node
+        if node is not None:
+            moved = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+            voxels = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
+            for event in (vtk.vtkCommand.ModifiedEvent, moved, voxels):
+                self.addObserver(node, event, self._onModified)
+
+    def _onModified(self, caller: Any = None, event: Any = None) -> None:
+        self._timer.start()
+
+
 @contextlib.contextmanager
 def signalsBlocked(widget: Any) -> Iterator[None]:
     """Change a widget without being told of it."""
@@ -42,6 +81,14 @@ def signalsBlocked(widget: Any) -> Iterator[None]:
         yield
     finally:
         widget.blockSignals(was)
+
+
+def showRow(ui: Any, name: str, visible: bool) -> None:
+    """Show or hide a control, with its label where it has one."""
+    getattr(ui, name).setVisible(visible)
+    label = getattr(ui, f"{name}Label", None)
+    if label is not None:
+        label.setVisible(visible)
 
 
 def fillCombo(combo: Any, items: Sequence[tuple[str, str]], selected: str) -> None:

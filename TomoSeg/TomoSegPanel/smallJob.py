@@ -1,0 +1,98 @@
+"""Jobs without volumes and results: a question, a check, an import; in a worker of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, ResultEvent
+from TomoSegPanel.worker import WorkerProcess
+
+MakeWorker = Callable[[str, Callable[[Event], None]], Any]
+
+
+class SmallJob:
+    """Carries out one small job at a time.
+
+    Args:
+        onEnd: Called with the last event of a job: its result, or its error.
+        onProgress: Called with the progress.
+        makeWorker: Makes the worker of a document; tests put others in its place.
+    """
+
+    def __init__(
+        self,
+        onEnd: Callable[[ResultEvent | ErrorEvent], None],
+        onProgress: Callable[[ProgressEvent], None] = lambda event: None,
+        makeWorker: MakeWorker = WorkerProcess,
+    ) -> None:
+        self._onEnd, self._onProgress = onEnd, onProgress
+        self._makeWorker = makeWorker
+        self._worker: Any = None
+        self._folder: Path | None = None
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a job is under way."""
+        return self._worker is not None
+
+    def start(self, document: Mapping[str, Any]) -> None:
+        """Start a job, unless one is under way; returns at once.
+
+        Args:
+            document: The job document.
+        """
+        if self.isRunning:
+            return
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="tomoseg-", dir=slicer.app.temporaryPath))
+            path = self._folder / "job.json"
+            path.write_text(json.dumps(document), encoding="utf-8")
+        except OSError as error:
+            self._end(
+                ErrorEvent(
+                    "panel-files",
+                    _("The job could not be handed over: {error}.").format(error=error),
+                    _(
+                        "Check that there is space on the disk of Slicer's temporary folder "
+                        "(Edit, Application Settings, General)."
+                    ),
+                )
+            )
+            return
+        self._worker = self._makeWorker(str(path), self._onEvent)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """End the job within a second; it ends with the error ``cancelled``."""
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def abandon(self) -> None:
+        """End the job and hear no more of it: the panel goes away."""
+        if self._worker is not None:
+            self._worker.abandon()
+            self._forget()
+
+    def _onEvent(self, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
+            self._onProgress(event)
+        elif isinstance(event, (ResultEvent, ErrorEvent)):
+            self._end(event)
+
+    def _end(self, event: ResultEvent | ErrorEvent) -> None:
+        self._forget()
+        self._onEnd(event)
+
+    def _forget(self) -> None:
+        self._worker = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
