@@ -240,11 +240,11 @@ def test_a_run_does_not_import_torchs_compiler() -> None:
     """It takes as long to import as the rest of torch, and nothing is ever compiled."""
     code = (
         "import sys, torch\n"
-        "from TomoSegLib.jobs import run\n"
+        "from TomoSegLib.jobs import run, steps\n"
         "from TomoSegLib.jobs.document import RunJob\n"
         "from TomoSegLib.models.card import Network\n"
         "from TomoSegLib.models.loading import build_network\n"
-        "run._make_reproducible(RunJob(input='a', model='b', output='c'))\n"
+        "steps.make_reproducible(RunJob(input='a', model='b', output='c'))\n"
         "assert torch.are_deterministic_algorithms_enabled()\n"
         "build_network(Network(target='TomoSegLib.networks.encoders.EvidenceEncoder'))\n"
         "print(sorted({'torch._dynamo', 'torch._inductor'} & set(sys.modules)))\n"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from TomoSegLib.cli.console import JobFailed, follow_job
+
+if TYPE_CHECKING:
+    from TomoSegLib.jobs.result import Mask, Segment
 
 EXIT_DIFFERENT = 3
 
@@ -90,17 +93,26 @@ def doctor(as_json: bool) -> int:
 
 
 def _print_summary(folder: Path) -> None:
-    from TomoSegLib.jobs.result import read_result
+    from TomoSegLib.jobs.result import RunResult, read_result
 
     result = read_result(folder)
-    parts = "part" if result.mask.components == 1 else "parts"
-    print(
-        f"mask        {result.mask.volume_ml:.2f} mL in {result.mask.components} {parts}, "
-        f"heatmap above {result.mask.threshold:.4g}"
-    )
-    for peak in result.heatmap.peaks[:3]:
-        x, y, z = peak.lps_mm
-        print(f"peak        {peak.value:.4g} at L {x:.1f}, P {y:.1f}, S {z:.1f} mm")
+    if isinstance(result, RunResult):
+        mask = result.mask
+        print(f"mask        {_amount(mask)}, heatmap above {mask.threshold:.4g}")
+        for peak in result.heatmap.peaks[:3]:
+            print(f"peak        {peak.value:.4g} at {_place(peak.lps_mm)}")
+    else:
+        for segment in result.segments:
+            where = f", the largest at {_place(segment.parts[0].lps_mm)}" if segment.parts else ""
+            print(f"segment     {segment.name}: {_amount(segment)}{where}")
     if result.model.simulated:
         print(f"note        the model {result.model.name} was trained on simulated data")
     print(f"results in  {folder}")
+
+
+def _amount(of: Mask | Segment) -> str:
+    return f"{of.volume_ml:.2f} mL in {of.components} part{'' if of.components == 1 else 's'}"
+
+
+def _place(lps_mm: tuple[float, float, float]) -> str:
+    return "L {:.1f}, P {:.1f}, S {:.1f} mm".format(*lps_mm)

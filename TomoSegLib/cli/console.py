@@ -24,6 +24,7 @@ STAGES = {
     "prepare": "preparing",
     "load-model": "loading the model",
     "heatmap": "heatmap",
+    "segment": "segmenting",
     "mask": "mask",
     "write": "writing",
     "import": "importing",

@@ -20,6 +20,7 @@ from TomoSegLib.imaging.foreground import BoolArray, nonzero_mask
 from TomoSegLib.imaging.io import atomic_path, resample, sitk_image
 from TomoSegLib.imaging.preprocessing import Float32Array
 from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.models.card import Label
 
 _COLUMNS = 3
 _INCHES_PER_PANEL = 1.9
@@ -56,6 +57,15 @@ class _View:
         return plane if self.axis == 0 else plane[::-1]
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """A structure whose border is drawn."""
+
+    name: str
+    color: Any
+    layer: sitk.Image
+
+
 _VIEWS = (
     _View("axial", 0, ("R", "L", "A", "P")),
     _View("coronal", 1, ("R", "L", "S", "I")),
@@ -73,6 +83,7 @@ def montage(
     footer: str,
     foreground: npt.NDArray[np.bool_] | None = None,
     threshold: float | None = None,
+    labels: Sequence[Label] = (),
 ) -> None:
     """Draw axial, coronal and sagittal slices, each plain and with heatmap and mask, as PNG.
 
@@ -84,6 +95,8 @@ def montage(
         volume: The scan.
         heatmap: ``[k, j, i]`` values on its grid, or None.
         mask: ``[k, j, i]`` non-zero inside, on its grid, or None.
+        labels: What the mask's values are, to be drawn each in its colour; by default one outline
+            is drawn around all of them.
         path: The PNG file.
         title: The line above.
         footer: Small print below.
@@ -103,10 +116,7 @@ def montage(
     centers, spans = _slice_positions(heatmap, mask, volume.geometry, grid)
     image_layer = sitk_image(volume.array, volume.geometry)
     heatmap_layer = None if heatmap is None else sitk_image(heatmap, volume.geometry)
-    # As floats, so that interpolation gives fractions and the outline at one half is smooth.
-    mask_layer = (
-        None if mask is None else sitk_image((mask != 0).astype(np.float32), volume.geometry)
-    )
+    outlines = _outlines(mask, labels, volume.geometry)
 
     paired = heatmap is not None or mask is not None
     columns = _COLUMNS * (2 if paired else 1)
@@ -159,15 +169,38 @@ def montage(
                     if heatmap_layer is not None and levels is not None:
                         plane = view.cut(heatmap_layer, grid, index, 0.0)
                         color_image = _draw_heatmap(axes, plane, levels)
-                    if mask_layer is not None:
-                        _draw_outline(axes, view.cut(mask_layer, grid, index, 0.0))
+                    for outline in outlines:
+                        plane = view.cut(outline.layer, grid, index, 0.0)
+                        if plane.max() >= 0.5 > plane.min():
+                            axes.contour(
+                                plane, levels=[0.5], colors=[outline.color], linewidths=0.8
+                            )
                 else:
                     _draw_labels(axes, view, grid, index, scale_bar=column == 0)
     text = f"{volume.name}: grey {low:.4g} to {high:.4g}; the patient's right is at the left"
-    _draw_legend(figure, color_image, mask is not None, threshold, text)
+    _draw_legend(figure, color_image, outlines, threshold, text)
     with atomic_path(path) as temporary:
         # Twice as fast as the default level, and hardly larger.
         figure.savefig(temporary, dpi=_DPI, facecolor="black", pil_kwargs={"compress_level": 2})
+
+
+def _outlines(
+    mask: npt.NDArray[Any] | None, labels: Sequence[Label], geometry: Geometry
+) -> list[_Outline]:
+    if mask is None:
+        return []
+
+    # As floats, so that interpolation gives fractions and the outline at one half is smooth.
+    def layer(inside: BoolArray) -> sitk.Image:
+        return sitk_image(inside.astype(np.float32), geometry)
+
+    if not labels:
+        return [_Outline("mask", _CONTOUR, layer(mask != 0))]
+    return [
+        _Outline(label.name, label.color, layer(mask == label.value))
+        for label in labels
+        if (mask == label.value).any()
+    ]
 
 
 def display_grid(volume: Volume) -> Geometry:
@@ -285,11 +318,6 @@ def _draw_heatmap(axes: Any, plane: Float32Array, levels: tuple[float, float]) -
     )
 
 
-def _draw_outline(axes: Any, plane: Float32Array) -> None:
-    if plane.max() >= 0.5 > plane.min():
-        axes.contour(plane, levels=[0.5], colors=[_CONTOUR], linewidths=0.8)
-
-
 def _draw_labels(axes: Any, view: _View, grid: Geometry, index: int, *, scale_bar: bool) -> None:
     style: dict[str, Any] = _text_style() | {"fontsize": 7, "transform": axes.transAxes}
     left, right, top, bottom = view.letters
@@ -325,7 +353,11 @@ def _text_style() -> dict[str, Any]:
 
 
 def _draw_legend(
-    figure: Any, color_image: Any, has_mask: bool, threshold: float | None, text: str
+    figure: Any,
+    color_image: Any,
+    outlines: Sequence[_Outline],
+    threshold: float | None,
+    text: str,
 ) -> None:
     width_in, height_in = figure.get_size_inches()
     left = 0.15
@@ -341,8 +373,10 @@ def _draw_legend(
             (left + 2.3) / width_in, 0.6 / height_in, "heatmap", color=_INK, fontsize=7, va="bottom"
         )
         left += 3.0
-    if has_mask:
+    for outline in outlines:
+        name = f"\u2014 {outline.name}"
         figure.text(
-            left / width_in, 0.6 / height_in, "\u2014 mask", color=_CONTOUR, fontsize=7, va="bottom"
+            left / width_in, 0.6 / height_in, name, color=outline.color, fontsize=7, va="bottom"
         )
+        left += 0.25 + 0.07 * len(name)
     figure.text(0.15 / width_in, 0.26 / height_in, text, color=_INK, fontsize=6, va="bottom")

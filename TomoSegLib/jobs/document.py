@@ -85,7 +85,9 @@ class Expected(JobModel):
 
 
 class RunJob(JobModel):
-    """Volume in, heatmap and mask out.
+    """Volume in; heatmap and mask out, or segmentation and probabilities: as the model's task is.
+
+    `HEATMAP_ONLY` names the settings that a segmenter refuses. It gives no previews.
 
     Attributes:
         input: File (or DICOM folder) of the model's first channel.
@@ -106,7 +108,8 @@ class RunJob(JobModel):
         minimum_size_ml: Smaller components are dropped.
         region: Reconstruct only this box; outside of it the heatmap is 0.
         device: ``auto`` takes a GPU where there is one that works.
-        batch_size: Slices per pass of the encoder, or None for the device's default.
+        batch_size: Slices per pass of the encoder, or windows of the segmenter; None for the
+            device's default.
         threads: CPU threads, or None for all cores. Sums in another order differ in the last
             digit, so this is recorded and used again by ``rerun``.
         seed: Seed of every random generator.
@@ -120,6 +123,7 @@ class RunJob(JobModel):
     outputs: ClassVar[tuple[str, ...]] = (
         "heatmap.nrrd",
         "agreement.nrrd",
+        "probabilities.nrrd",
         "mask.seg.nrrd",
         "mask.nii.gz",
         "overlay.png",
@@ -177,6 +181,19 @@ class RunJob(JobModel):
         if self.input is None and not self.channels:
             raise ValueError("no input volume is named")
         return self
+
+
+HEATMAP_ONLY = (
+    "method",
+    "cam",
+    "rectified",
+    "directions",
+    "filter_order",
+    "cutoff",
+    "window",
+    "threshold",
+)
+"""Settings of a `RunJob` that mean nothing to a segmenter."""
 
 
 class ProbeJob(JobModel):

@@ -42,8 +42,10 @@ class ProgressEvent:
     """How far a stage has come.
 
     Attributes:
-        stage: ``read``, ``prepare``, ``load-model``, ``heatmap``, ``mask``, ``write``, ...
-        done: Units finished; what a unit is depends on the stage (slices for ``heatmap``).
+        stage: ``read``, ``prepare``, ``load-model``, ``heatmap`` or ``segment``, ``mask``,
+            ``write``, ...
+        done: Units finished; what a unit is depends on the stage (slices for ``heatmap``, windows
+            for ``segment``).
         total: Units in all, 0 where unknown.
         eta_s: Seconds left in this stage as far as its own speed tells, or None.
         device: Where it computes, e.g. ``cpu`` or ``cuda:0``.

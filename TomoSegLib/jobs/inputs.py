@@ -13,7 +13,7 @@ from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs.document import Expected, Region, RunJob
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.result import Input
-from TomoSegLib.jobs.settings import check_hash, complete, some
+from TomoSegLib.jobs.settings import check_hash, complete
 from TomoSegLib.models.folder import ModelFolder, model_hash
 from TomoSegLib.models.store import find_model
 from TomoSegLib.tomography.directions import parse_directions
@@ -60,7 +60,8 @@ def read_inputs(job: RunJob, report: Reporter) -> Inputs:
     job = complete(job, model, report.warn)
     expected = job.expected or Expected()
     check_hash("model", model.name, model_hash(model), expected.model)
-    parse_directions(some(job.directions))  # for its error, long before it is needed
+    if job.directions is not None:
+        parse_directions(job.directions)  # for its error, long before it is needed
     inputs = Inputs(job, model, [], None, {}, None)
     with report.stage("read", len(job.channels)) as progress:
         for name, path in job.channels.items():

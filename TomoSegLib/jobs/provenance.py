@@ -7,6 +7,7 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from scipy import ndimage
 import TomoSegLib
 from TomoSegLib.heatmaps.peaks import find_peaks
 from TomoSegLib.heatmaps.pipeline import HeatmapResult
+from TomoSegLib.imaging.foreground import bounding_box
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.jobs.devices import device_title
 from TomoSegLib.jobs.events import WarningEvent
@@ -28,12 +30,20 @@ from TomoSegLib.jobs.result import (
     HeatmapPeak,
     Mask,
     Model,
+    Part,
+    Record,
     RunNote,
     RunResult,
+    Segment,
+    SegmentationResult,
     Vector,
 )
 from TomoSegLib.jobs.settings import method_settings
+from TomoSegLib.models.card import Label
 from TomoSegLib.models.folder import model_hash
+from TomoSegLib.segmentation.inference import Prediction
+
+_MOST_PARTS = 20
 
 
 def measure_heatmap(
@@ -67,6 +77,47 @@ def measure_mask(mask: npt.NDArray[np.uint8], threshold: float, geometry: Geomet
     )
 
 
+def measure_segment(
+    labelmap: npt.NDArray[np.uint8],
+    probability: npt.NDArray[np.float32],
+    label: Label,
+    geometry: Geometry,
+) -> Segment:
+    """Figures of one label; components are 26-connected, the largest come first."""
+    mask = labelmap == label.value
+    box = bounding_box(mask)
+    parts: list[Part] = []
+    components = 0
+    if box is not None:
+        labels, components = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(labels.ravel())[1:]
+        boxes = ndimage.find_objects(labels)
+        corner = np.array([side.start for side in box])
+        for index in np.argsort(-sizes, kind="stable")[:_MOST_PARTS]:
+            inner = boxes[index]
+            places = np.argwhere(labels[inner] == index + 1) + [side.start for side in inner]
+            middle = ((places - places.mean(axis=0)) * geometry.spacing[::-1]) ** 2
+            k, j, i = (int(n) for n in places[middle.sum(axis=1).argmin()] + corner)
+            values = probability[box][tuple(places.T)]
+            parts.append(
+                Part(
+                    ijk=(i, j, k),
+                    lps_mm=_vector(geometry.index_to_lps([i, j, k])),
+                    volume_ml=len(places) * geometry.voxel_volume_ml,
+                    probability=float(values.mean(dtype=np.float64)),
+                )
+            )
+    voxels = int(np.count_nonzero(mask))
+    return Segment(
+        value=label.value,
+        name=label.name,
+        voxels=voxels,
+        volume_ml=voxels * geometry.voxel_volume_ml,
+        components=int(components),
+        parts=parts,
+    )
+
+
 def write_result(
     folder: Path,
     *,
@@ -77,24 +128,10 @@ def write_result(
     timings_s: dict[str, float],
     warnings: Sequence[WarningEvent],
 ) -> None:
-    """Write ``result.json`` beside the files that it describes."""
-    job, model = inputs.job, inputs.model
-    card = model.card
+    """Write a heatmap's ``result.json`` beside the files that it describes."""
     result = RunResult(
-        tomoseg=TomoSegLib.__version__,
-        job=job,
-        inputs=inputs.records,
-        foreground=inputs.foreground_record,
-        model=Model(
-            name=card.name,
-            version=card.version,
-            hash=model_hash(model),
-            path=str(model.path),
-            labels=card.labels,
-            simulated=card.training_data.simulated,
-            license=card.license,
-        ),
-        settings=method_settings(job, card),
+        **_record(folder, inputs, found.device, found.batch_size, warnings),
+        settings=method_settings(inputs.job, inputs.model.card),
         directions=Directions(
             name=found.directions.name,
             vectors=[_vector(vector) for vector in found.directions.vectors],
@@ -102,21 +139,73 @@ def write_result(
         ),
         heatmap=heatmap,
         mask=mask,
-        environment=Environment(
+        timings_s=timings_s
+        | {f"heatmap.{part}": round(seconds, 3) for part, seconds in found.timings_s.items()},
+    )
+    _write(folder, result)
+
+
+def write_segmentation_result(
+    folder: Path,
+    *,
+    inputs: Inputs,
+    found: Prediction,
+    segments: list[Segment],
+    timings_s: dict[str, float],
+    warnings: Sequence[WarningEvent],
+) -> None:
+    """Write a segmentation's ``result.json`` beside the files that it describes."""
+    card = inputs.model.card
+    assert card.sliding_window is not None
+    result = SegmentationResult(
+        **_record(folder, inputs, found.device, found.batch_size, warnings),
+        settings=card.sliding_window.model_copy(update={"outputs": card.outputs}),
+        windows=found.windows,
+        segments=segments,
+        timings_s=timings_s | {"segment.network": round(found.seconds, 3)},
+    )
+    _write(folder, result)
+
+
+def _record(
+    folder: Path,
+    inputs: Inputs,
+    device: str,
+    batch_size: int,
+    warnings: Sequence[WarningEvent],
+) -> dict[str, Any]:
+    """The fields that every result has, but for the timings."""
+    card = inputs.model.card
+    return {
+        "tomoseg": TomoSegLib.__version__,
+        "job": inputs.job,
+        "inputs": inputs.records,
+        "foreground": inputs.foreground_record,
+        "model": Model(
+            name=card.name,
+            version=card.version,
+            hash=model_hash(inputs.model),
+            path=str(inputs.model.path),
+            labels=card.labels,
+            simulated=card.training_data.simulated,
+            license=card.license,
+        ),
+        "environment": Environment(
             python=f"{platform.python_implementation()} {platform.python_version()}",
             platform=platform.platform(),
             packages=package_versions(),
-            device=found.device,
-            device_name=device_title(found.device),
+            device=device,
+            device_name=device_title(device),
             threads=torch.get_num_threads(),
-            batch_size=found.batch_size,
+            batch_size=batch_size,
         ),
-        timings_s=timings_s
-        | {f"heatmap.{part}": round(seconds, 3) for part, seconds in found.timings_s.items()},
-        warnings=[RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings],
-        created_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
-    )
+        "warnings": [RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings],
+        "created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "files": {path.name: file_hash(path) for path in sorted(folder.iterdir())},
+    }
+
+
+def _write(folder: Path, result: Record) -> None:
     text = result.model_dump_json(indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8", newline="\n")
 

@@ -40,9 +40,11 @@ class Reporter:
         """One stage of the job; yields the function to call with ``(done, total)``."""
         start = time.monotonic()
         last = 0.0
+        units = total
 
         def progress(done: int, total: int) -> None:
-            nonlocal last
+            nonlocal last, units
+            units = total
             now = time.monotonic()
             if done < total and now - last < _INTERVAL_S:
                 return  # a reader gets no more than it can show
@@ -53,7 +55,7 @@ class Reporter:
         self._progress(name, 0, total, None)
         yield progress
         self.timings[name] = round(time.monotonic() - start, 3)
-        self._progress(name, total, total, 0.0)
+        self._progress(name, units, units, 0.0)
 
     def warn(self, code: str, message: str, hint: str = "") -> None:
         """Tell the user, once for each code and message."""

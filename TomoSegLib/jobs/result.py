@@ -7,13 +7,13 @@ of inputs and model) and to tell whether the same came out (the hashes of the fi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.document import Expected, JobModel, RunJob
-from TomoSegLib.models.card import Label, MethodSettings
+from TomoSegLib.models.card import Label, MethodSettings, SlidingWindow
 
 Vector = tuple[float, float, float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -81,8 +81,35 @@ class Mask(JobModel):
     components: int
 
 
+class Part(JobModel):
+    """A connected part of a segment.
+
+    Attributes:
+        ijk: A voxel of it, close to its centroid.
+        lps_mm: That voxel's place.
+        volume_ml: Its volume.
+        probability: Mean probability of its label in it.
+    """
+
+    ijk: tuple[int, int, int]
+    lps_mm: Vector
+    volume_ml: float
+    probability: float
+
+
+class Segment(JobModel):
+    """Figures of one label's voxels: ``components`` in number, of which ``parts`` the largest."""
+
+    value: int
+    name: str
+    voxels: int
+    volume_ml: float
+    components: int
+    parts: list[Part]
+
+
 class Environment(JobModel):
-    """What it ran on: ``device`` is where the encoder ended, ``batch_size`` its largest batch."""
+    """What it ran on: ``device`` is where the network ended, ``batch_size`` its largest batch."""
 
     python: str
     platform: str
@@ -101,14 +128,13 @@ class RunNote(JobModel):
     hint: str = ""
 
 
-class RunResult(JobModel):
-    """The content of ``result.json``, schema version 1.
+class Record(JobModel):
+    """What every ``result.json`` says, schema version 1.
 
     Attributes:
         tomoseg: Version of this program.
         job: The job with every setting filled in.
-        settings: The method's settings as they were used; the threshold is the card's.
-        timings_s: Seconds that each stage took, and parts of the heatmap's.
+        timings_s: Seconds that each stage took, and parts of the longest.
         created_at: UTC, ISO 8601.
         files: SHA-256 of each file that was written beside this one.
     """
@@ -119,10 +145,6 @@ class RunResult(JobModel):
     inputs: dict[str, Input]
     foreground: Input | None
     model: Model
-    settings: MethodSettings
-    directions: Directions
-    heatmap: Heatmap
-    mask: Mask
     environment: Environment
     timings_s: dict[str, float]
     warnings: list[RunNote]
@@ -130,8 +152,57 @@ class RunResult(JobModel):
     files: dict[str, Sha256]
 
 
-def read_result(path: Path) -> RunResult:
-    """Read a ``result.json`` (or the one in a folder).
+class RunResult(Record):
+    """The content of ``result.json`` of a run with a model whose task is ``heatmap``.
+
+    Attributes:
+        settings: The method's settings as they were used; the threshold is the card's.
+    """
+
+    task: Literal["heatmap"] = "heatmap"
+    settings: MethodSettings
+    directions: Directions
+    heatmap: Heatmap
+    mask: Mask
+
+
+class SegmentationResult(Record):
+    """The content of ``result.json`` of a run with a model whose task is ``segmentation``.
+
+    Attributes:
+        settings: How the window slid and what the network's outputs mean.
+        windows: Number of windows that the network has seen.
+        segments: The labels in the card's order, which is that of the components of
+            ``probabilities.nrrd``.
+    """
+
+    task: Literal["segmentation"] = "segmentation"
+    settings: SlidingWindow
+    windows: int
+    segments: list[Segment]
+
+
+AnyResult = Union[RunResult, SegmentationResult]
+
+
+def _task(record: Any) -> Any:
+    """Results of heatmaps once had no ``task``."""
+    return record.get("task", "heatmap") if isinstance(record, dict) else None
+
+
+_ADAPTER: TypeAdapter[AnyResult] = TypeAdapter(
+    Annotated[
+        Union[
+            Annotated[RunResult, Tag("heatmap")],
+            Annotated[SegmentationResult, Tag("segmentation")],
+        ],
+        Discriminator(_task),
+    ]
+)
+
+
+def read_result(path: Path) -> AnyResult:
+    """Read a ``result.json`` (or the one in a folder); its ``task`` says which kind it is.
 
     Raises:
         TomoSegError: ``result-unreadable`` or ``result-invalid``.
@@ -146,7 +217,7 @@ def read_result(path: Path) -> RunResult:
             "Give the path of a result.json that 'tomoseg run' has written.",
         ) from None
     try:
-        return RunResult.model_validate_json(content)
+        return _ADAPTER.validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -159,7 +230,7 @@ def read_result(path: Path) -> RunResult:
 
 
 def repeated(
-    result: RunResult, output: Path, *, device: str | None = None, overwrite: bool = False
+    result: AnyResult, output: Path, *, device: str | None = None, overwrite: bool = False
 ) -> RunJob:
     """The job that does the same again, and refuses if an input or the model has changed.
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.heatmaps.mask import heatmap_to_mask
@@ -25,6 +22,7 @@ from TomoSegLib.jobs.document import Region, RunJob
 from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.settings import mask_settings, method_settings, some
+from TomoSegLib.jobs.steps import inside_region, make_reproducible, write_all
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.loading import LoadedEncoder, load_encoder
 
@@ -43,7 +41,7 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
     job, model, image = inputs.job, inputs.model, inputs.volumes[0]
     card, target = model.card, inputs.target
     report.device = choose_device(job.device)
-    _make_reproducible(job)
+    make_reproducible(job)
 
     with report.stage("prepare"):
         model_input = prepare(inputs.volumes, card.preprocessing, inputs.foreground)
@@ -54,7 +52,7 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
     found = _heatmap(job, card, model_input, encoder, target, report)
     heatmap = _embed(found.heatmap, job.region, image.geometry)
     agreement = _embed(found.agreement, job.region, image.geometry)
-    inside = _inside(job.region, model_input.source_foreground)
+    inside = inside_region(job.region, model_input.source_foreground)
     with report.stage("mask"):
         mask, threshold = heatmap_to_mask(
             heatmap,
@@ -73,7 +71,7 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
         footer = _footer(job, card, threshold)
         montage(image, heatmap, mask, results / "overlay.png", title=title, footer=footer)
 
-    _write_all(
+    write_all(
         report,
         draw,
         lambda: write_volume(image.with_array(heatmap, "heatmap"), results / "heatmap.nrrd"),
@@ -92,14 +90,6 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
         timings_s=report.timings,
         warnings=report.warnings,
     )
-
-
-def _write_all(report: Reporter, *writers: Callable[[], None]) -> None:
-    """Run each; compressing and drawing take about as long, so two at a time."""
-    with report.stage("write", len(writers)) as written, ThreadPoolExecutor(2) as pool:
-        for count, done in enumerate(as_completed([pool.submit(w) for w in writers]), 1):
-            done.result()
-            written(count, len(writers))
 
 
 def _heatmap(
@@ -147,17 +137,6 @@ def _preview_writer(folder: str | None, target: Geometry, report: Reporter) -> P
     return write
 
 
-def _make_reproducible(job: RunJob) -> None:
-    """The same job on the same machine gives the same bytes."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS
-    torch.manual_seed(job.seed)
-    torch.backends.cudnn.benchmark = False
-    # As torch.use_deterministic_algorithms, which also imports torch's compiler: 1.5 s a run.
-    torch.set_deterministic_debug_mode("warn")
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-
-
 def _embed(array: Float32Array, region: Region | None, geometry: Geometry) -> Float32Array:
     """The region's values on the whole grid, 0 elsewhere."""
     if region is None:
@@ -165,15 +144,6 @@ def _embed(array: Float32Array, region: Region | None, geometry: Geometry) -> Fl
     whole = np.zeros(geometry.shape, np.float32)
     whole[region.slices] = array
     return whole
-
-
-def _inside(region: Region | None, foreground: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The foreground within the region."""
-    if region is None:
-        return foreground
-    inside = np.zeros_like(foreground)
-    inside[region.slices] = foreground[region.slices]
-    return inside
 
 
 def _footer(job: RunJob, card: ModelCard, threshold: float) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.jobs.document import RunJob
+from TomoSegLib.jobs.document import HEATMAP_ONLY, RunJob
 from TomoSegLib.models.card import MaskSettings, MethodSettings, ModelCard
 from TomoSegLib.models.folder import ModelFolder
 
@@ -23,20 +23,36 @@ def complete(job: RunJob, model: ModelFolder, warn: Warn) -> RunJob:
         warn: Receives code, message and hint.
 
     Returns:
-        The same job with every setting of the method, all channels by name in the card's order,
-        and a model that is named, or given by its folder if it is in no store.
+        The same job with every setting that the model's task has, all channels by name in the
+        card's order, and a model that is named, or given by its folder if it is in no store.
 
     Raises:
-        TomoSegError: ``model-task``, ``channel-unknown``, ``channel-missing`` or
+        TomoSegError: ``option-heatmap-only``, ``channel-unknown``, ``channel-missing`` or
             ``threshold-not-calibrated``.
     """
     card = model.card
-    if card.task != "heatmap":
-        raise TomoSegError(
-            "model-task",
-            f"The model {card.name} is for {card.task}, not for heatmaps.",
-            "'tomoseg models list' shows the models that there are.",
-        )
+    settings = _heatmap_settings(job, card, warn) if card.task == "heatmap" else {}
+    for name in HEATMAP_ONLY if card.task != "heatmap" else ():
+        if getattr(job, name) is not None:
+            raise TomoSegError(
+                "option-heatmap-only",
+                f"The model {card.name} is a segmenter: it has no setting "
+                f"'{name.replace('_', ' ')}', which is for heatmaps.",
+                "Leave the setting out, or choose a model that makes heatmaps.",
+            )
+    return job.model_copy(
+        update={
+            "input": None,
+            "channels": _channels(job, card),
+            "model": str(model.path) if model.origin == "folder" else card.name,
+            "components": job.components or card.mask.components,
+            "minimum_size_ml": _first(job.minimum_size_ml, card.mask.minimum_size_ml),
+            **settings,
+        }
+    )
+
+
+def _heatmap_settings(job: RunJob, card: ModelCard, warn: Warn) -> dict[str, Any]:
     method = job.method or card.method
     defaults = card.settings(method)
     threshold = job.threshold
@@ -50,23 +66,16 @@ def complete(job: RunJob, model: ModelFolder, warn: Warn) -> RunJob:
             )
         warn("threshold-not-calibrated", f"{message} Otsu's is used.", "Adjust it on the heatmap.")
         threshold = "otsu"
-    return job.model_copy(
-        update={
-            "input": None,
-            "channels": _channels(job, card),
-            "model": str(model.path) if model.origin == "folder" else card.name,
-            "method": method,
-            "cam": None if method == "tonno" else job.cam or "cam",
-            "rectified": _first(job.rectified, defaults.rectified),
-            "directions": job.directions or defaults.directions,
-            "filter_order": _first(job.filter_order, defaults.filter_order),
-            "cutoff": _first(job.cutoff, defaults.cutoff),
-            "window": job.window or defaults.window,
-            "threshold": "card" if threshold is None else threshold,
-            "components": job.components or card.mask.components,
-            "minimum_size_ml": _first(job.minimum_size_ml, card.mask.minimum_size_ml),
-        }
-    )
+    return {
+        "method": method,
+        "cam": None if method == "tonno" else job.cam or "cam",
+        "rectified": _first(job.rectified, defaults.rectified),
+        "directions": job.directions or defaults.directions,
+        "filter_order": _first(job.filter_order, defaults.filter_order),
+        "cutoff": _first(job.cutoff, defaults.cutoff),
+        "window": job.window or defaults.window,
+        "threshold": "card" if threshold is None else threshold,
+    }
 
 
 def method_settings(job: RunJob, card: ModelCard) -> MethodSettings:

@@ -76,7 +76,7 @@ def find_model(name_or_folder: str | os.PathLike[str]) -> ModelFolder:
     if path.name == CARD:
         path = path.parent
     if wanted and path.is_dir():
-        return read_model(path)
+        return read_model(path.absolute())
     names = [model.name for model in models or list_models()]
     close = difflib.get_close_matches(wanted, names, n=1)
     if path.is_file():

@@ -1,0 +1,46 @@
+"""Steps that heatmaps and segmentations have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from TomoSegLib.jobs.document import Region, RunJob
+from TomoSegLib.jobs.report import Reporter
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def make_reproducible(job: RunJob) -> None:
+    """The same job on the same machine gives the same bytes."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS
+    torch.manual_seed(job.seed)
+    torch.backends.cudnn.benchmark = False
+    # As torch.use_deterministic_algorithms, which also imports torch's compiler: 1.5 s a run.
+    torch.set_deterministic_debug_mode("warn")
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+
+
+def inside_region(
+    region: Region | None, foreground: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """The foreground ``[k, j, i]`` within the region."""
+    if region is None:
+        return foreground
+    inside = np.zeros_like(foreground)
+    inside[region.slices] = foreground[region.slices]
+    return inside
+
+
+def write_all(report: Reporter, *writers: Callable[[], None]) -> None:
+    """Run each; compressing and drawing take about as long, so two at a time."""
+    with report.stage("write", len(writers)) as written, ThreadPoolExecutor(2) as pool:
+        for count, done in enumerate(as_completed([pool.submit(w) for w in writers]), 1):
+            done.result()
+            written(count, len(writers))
