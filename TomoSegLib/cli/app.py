@@ -11,6 +11,7 @@ import typer
 import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.finetuning import finetune
+from TomoSegLib.cli.manifests import manifest
 from TomoSegLib.cli.planes import planes_app, pretrain_planes
 from TomoSegLib.cli.pretraining import pretrain_app
 from TomoSegLib.cli.training import simulate_app, train_app
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(evaluate)
 app.command()(finetune)
+app.command()(manifest)
 models_app = typer.Typer(help="List, show, verify and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(planes_app, name="planes")

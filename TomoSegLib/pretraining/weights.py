@@ -89,7 +89,7 @@ def load_pretrained(source: Path) -> Pretrained:
             record = json.loads(content)
             if not isinstance(record, dict) or not isinstance(record.get("network", {}), dict):
                 raise ValueError("it is not a record of a pre-training")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _invalid(source / RECORD, str(error)) from None
     elif not source.is_file():
         raise TomoSegError("pretrained-unknown", f"There is nothing at {source}.", _HINT)
