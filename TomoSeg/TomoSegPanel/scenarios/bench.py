@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -125,6 +126,39 @@ class Bench:
                 models.setCurrentItem(models.item(row))
                 return
         raise AssertionError(f"the model {name} is not in the list")
+
+    @contextlib.contextmanager
+    def ownModels(self) -> Iterator[Path]:
+        """Let the user's models be in a folder of the scenario, for the panel and for workers."""
+        models = self.folder / "Modelle"
+        models.mkdir()
+        before = os.environ.get("TOMOSEG_MODELS")
+        os.environ["TOMOSEG_MODELS"] = str(models)
+        self.useWorker(f"models={models}")
+        try:
+            yield models
+        finally:
+            if before is None:
+                del os.environ["TOMOSEG_MODELS"]
+            else:
+                os.environ["TOMOSEG_MODELS"] = before
+            self.useWorker(None)
+            self.widget.panel.models.reload()
+            self.processEvents(0.1)
+
+    def importModel(self, source: Path) -> str:
+        """Import a model from a folder or an archive; what the panel says when it is done."""
+        # What the buttons call when a file has been chosen in their dialogue.
+        self.widget.panel.models.importModel(str(source))
+        self.until(lambda: self.ui.importFolderButton.enabled, "the import is over", RUN_S)
+        self.processEvents(0.1)
+        return plainText(self.ui.modelNote.text)
+
+    def verifyModel(self) -> str:
+        """Click on the button that checks the chosen model; what the panel says when it is done."""
+        self.ui.verifyButton.click()
+        self.until(lambda: self.ui.verifyButton.enabled, "the check is over", RUN_S)
+        return plainText(self.ui.modelNote.text)
 
     def chooseVolume(self, node: Any) -> None:
         """Select the volume to look at."""
@@ -263,3 +297,10 @@ def computingProcess() -> Any:
 def workerProcess() -> Any:
     """The worker: the parent of the process that computes."""
     return computingProcess().parent()
+
+
+def plainText(html: str) -> str:
+    """The text of a label, without its tags."""
+    document = qt.QTextDocument()
+    document.setHtml(html)
+    return document.toPlainText()

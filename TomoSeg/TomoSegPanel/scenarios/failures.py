@@ -6,14 +6,18 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import qt
 import slicer
 
 from TomoSegPanel import job
-from TomoSegPanel.scenarios.bench import Bench, computingProcess, workerProcess, workers
+from TomoSegPanel.scenarios.bench import (
+    Bench,
+    computingProcess,
+    plainText,
+    workerProcess,
+    workers,
+)
 from TomoSegPanel.scenarios.objects import addBlobVolume, copyModel
 
 
@@ -128,41 +132,28 @@ def a_probe_that_dies_is_told_and_can_be_repeated(bench: Bench) -> None:
 
 
 def a_model_that_has_gone_since_it_was_chosen_is_an_error(bench: Bench) -> None:
-    with _ownModels(bench) as models:
-        folder = copyModel(models, "short-lived")
-        bench.widget.panel.models.reload()
+    with bench.ownModels() as models:
+        bench.importModel(copyModel(bench.folder, "short-lived"))
         _choose(bench, "short-lived")
-        bench.useWorker(f"models={models}")
-        shutil.rmtree(folder)
+        shutil.rmtree(models / "short-lived")
         run = bench.run("failed")
         assert "short-lived" in run.error.message, run.report()
         _assertTold(bench, run)
 
 
-def a_model_whose_weights_were_changed_is_refused(bench: Bench) -> None:
-    with _ownModels(bench) as models:
-        weights = copyModel(models, "altered") / "weights.safetensors"
-        bench.widget.panel.models.reload()
+def a_model_whose_weights_were_changed_is_found_by_the_check_and_refused(bench: Bench) -> None:
+    with bench.ownModels() as models:
+        bench.importModel(copyModel(bench.folder, "altered"))
         _choose(bench, "altered")
-        bench.useWorker(f"models={models}")
+        assert "✖" not in bench.verifyModel(), bench.ui.modelNote.text
+        weights = models / "altered" / "weights.safetensors"
         data = bytearray(weights.read_bytes())
         data[-1] ^= 1
         weights.write_bytes(data)
+        assert "✖" in bench.verifyModel(), bench.ui.modelNote.text
         run = bench.run("failed")
         assert run.error.code.startswith("model-"), run.report()
         _assertTold(bench, run)
-
-
-@contextlib.contextmanager
-def _ownModels(bench: Bench) -> Iterator[Path]:
-    """Let the user's models be in a folder of the scenario."""
-    models = bench.folder / "models"
-    os.environ["TOMOSEG_MODELS"] = str(models)
-    try:
-        yield models
-    finally:
-        del os.environ["TOMOSEG_MODELS"]
-        bench.widget.panel.models.reload()
 
 
 def _choose(bench: Bench, model: str = "tiny-blob") -> None:
@@ -175,20 +166,14 @@ def _assertTold(bench: Bench, run: job.Run) -> None:
     shown = bench.ui.messageNote
     assert not shown.isHidden()
     assert run.error.hint, f"{run.error.code} does not say what to do"
-    shownText = _plain(shown.text)
+    shownText = plainText(shown.text)
     assert run.error.hint in shownText, shownText
     assert run.error.message in shownText, shownText
     bench.ui.copyReportButton.click()
     report = qt.QApplication.clipboard().text()
-    assert run.error.code in report and "tiny-blob" in report or run.settings.card.name in report
+    assert run.error.code in report and run.settings.card.name in report, report
     assert bench.ui.runButton.enabled, bench.ui.runButton.toolTip
     assert not bench.ui.cancelButton.enabled
-
-
-def _plain(text: str) -> str:
-    document = qt.QTextDocument()
-    document.setHtml(text)
-    return document.toPlainText()
 
 
 SCENARIOS = (
@@ -203,5 +188,5 @@ SCENARIOS = (
     without_pytorch_the_run_button_says_why_it_is_disabled,
     a_probe_that_dies_is_told_and_can_be_repeated,
     a_model_that_has_gone_since_it_was_chosen_is_an_error,
-    a_model_whose_weights_were_changed_is_refused,
+    a_model_whose_weights_were_changed_is_found_by_the_check_and_refused,
 )

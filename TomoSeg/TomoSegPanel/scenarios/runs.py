@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import slicer
 
@@ -12,6 +10,7 @@ from TomoSegPanel.scenarios.bench import RUN_S, Bench
 from TomoSegPanel.scenarios.objects import (
     BLOB_RADIUS_MM,
     addBlobVolume,
+    addTransform,
     assertPeak,
     copyModel,
     grid,
@@ -140,34 +139,32 @@ def runs_wait_for_their_turn_and_all_are_carried_out(bench: Bench) -> None:
         assertPeak(heatmap, blob)
 
 
-def a_model_of_two_channels_wants_two_volumes_and_a_transform_between_them_counts(
+def a_model_of_two_channels_wants_two_volumes_which_may_be_under_different_transforms(
     bench: Bench,
 ) -> None:
-    models = bench.folder / "Modelle"
-    copyModel(models, "two-channels", ("flair", "t1"))
-    os.environ["TOMOSEG_MODELS"] = str(models)
-    try:
-        bench.widget.panel.models.reload()
-        first = addBlobVolume(name="FLAIR")
-        second = addBlobVolume(on=grid((30, 40, 34)), name="T1")
+    with bench.ownModels():
+        bench.importModel(copyModel(bench.folder, "two-channels", ("flair", "t1")))
+        blob = np.array([10.0, 5.0, -10.0])
+        first = addBlobVolume(blob, name="FLAIR")
+        second = addBlobVolume(blob, grid((30, 40, 34)), name="T1")
+        shift = np.eye(4)
+        shift[:3, 3] = (0.0, 30.0, 0.0)
+        second.SetAndObserveTransformNodeID(addTransform(shift).GetID())
         bench.chooseVolume(first)
         bench.chooseModel("two-channels")
         assert not bench.ui.runButton.enabled
         assert "t1" in bench.ui.runButton.toolTip
-        selectors = [
+        (selector,) = [
             child
             for child in slicer.util.findChildren(bench.ui.channelsWidget)
             if child.inherits("qMRMLNodeComboBox")
         ]
-        assert len(selectors) == 1
-        selectors[0].setCurrentNode(second)
-        bench.useWorker(f"models={models}")
+        selector.setCurrentNode(second)
         run = bench.run()
         heatmap = bench.widget.panel.runs.heatmapOf(run)
+        assert heatmap.GetTransformNodeID() == first.GetTransformNodeID()
+        assertPeak(heatmap, blob)
         assert list(provenance.recordedInputs(heatmap).values()) == [first, second]
-    finally:
-        del os.environ["TOMOSEG_MODELS"]
-        bench.widget.panel.models.reload()
 
 
 def a_volume_from_a_file_with_accents_and_spaces_in_its_path_can_be_run(bench: Bench) -> None:
@@ -195,6 +192,6 @@ SCENARIOS = (
     a_heatmap_becomes_a_segment_that_can_be_undone_and_edited,
     a_scene_that_is_saved_and_opened_has_its_settings_and_runs_again_exactly,
     runs_wait_for_their_turn_and_all_are_carried_out,
-    a_model_of_two_channels_wants_two_volumes_and_a_transform_between_them_counts,
+    a_model_of_two_channels_wants_two_volumes_which_may_be_under_different_transforms,
     a_volume_from_a_file_with_accents_and_spaces_in_its_path_can_be_run,
 )
