@@ -42,6 +42,7 @@ class ModelSection(Section):
             lambda path, onEvent: self.makeWorker(path, onEvent),
         )
         self._importing: str | None = None
+        self._replacing = False
         self._report = ""
         ui = self.ui
         ui.modelSearchBox.connect("textChanged(QString)", lambda text: self._filter())
@@ -137,7 +138,7 @@ class ModelSection(Section):
             path: Its folder or archive.
             replace: Replace a model of the same name that was imported before.
         """
-        self._importing = path
+        self._importing, self._replacing = path, replace
         self._begin(
             _("Importing {name}…").format(name=Path(path).name),
             {"kind": "import-model", "source": path, "replace": replace},
@@ -186,7 +187,7 @@ class ModelSection(Section):
             self._say(html.escape(_("Cancelled; the list of models is as it was.")))
             return
         source = self._importing
-        if error.code == "model-exists" and source is not None:
+        if error.code == "model-exists" and source is not None and not self._replacing:
             question = _("{message} Replace it with the one from {source}?").format(
                 message=error.message, source=source
             )
