@@ -14,6 +14,7 @@ from TomoSegLib.cli.finetuning import finetune
 from TomoSegLib.cli.manifests import manifest
 from TomoSegLib.cli.planes import planes_app, pretrain_planes
 from TomoSegLib.cli.pretraining import pretrain_app
+from TomoSegLib.cli.self_training import train_segmenter
 from TomoSegLib.cli.training import simulate_app, train_app
 from TomoSegLib.errors import TomoSegError
 
@@ -32,6 +33,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(planes_app, name="planes")
 app.add_typer(pretrain_app, name="pretrain")
 pretrain_app.command("planes")(pretrain_planes)
+train_app.command("segmenter")(train_segmenter)
 app.add_typer(train_app, name="train")
 app.add_typer(simulate_app, name="simulate")
 

@@ -52,7 +52,9 @@ def finetune(
     features: Annotated[
         str | None, typer.Option(help="Channels of the U-Net; default: those of --from.")
     ] = None,
-    loss: Annotated[str, typer.Option(help="dice or dice-ce.")] = "dice",
+    loss: Annotated[
+        str, typer.Option(help="dice, dice-ce, or noise-tolerant: the value 255 means unknown.")
+    ] = "dice",
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
     plateau_factor: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Of the learning rate on a plateau.")

@@ -126,7 +126,14 @@ def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[Pr
     cases = [*plan.used, *plan.split("val")]
     prepared = []
     for case in cases:
-        prepared.append(prepare_labelled(case, plan.what.labels, plan.preprocessing))
+        prepared.append(
+            prepare_labelled(
+                case,
+                plan.what.labels,
+                plan.preprocessing,
+                with_unsure=plan.what.options.loss == "noise-tolerant",
+            )
+        )
         tell("read", len(prepared), len(cases), {})
     return prepared[: len(plan.used)], prepared[len(plan.used) :]
 

@@ -18,6 +18,7 @@ from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import ModelInput, prepare, sample_on
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.models.card import Preprocessing
+from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import LabelledCase, LabelSpec
 
 Labelmap = npt.NDArray[np.uint8]
@@ -33,7 +34,8 @@ class PreparedLabels:
     Attributes:
         case: Its row.
         image: ``(C, K, J, I)`` float16, as the network sees it.
-        classes: ``(K, J, I)`` uint8: 0 for the background, n for the n-th label.
+        classes: ``(K, J, I)`` uint8: 0 for the background, n for the n-th label, `UNSURE` where
+            nothing is known.
         places: Of each class, flat indices of voxels that patches may be centred on.
     """
 
@@ -43,8 +45,16 @@ class PreparedLabels:
     places: tuple[npt.NDArray[np.int64], ...]
 
 
-def read_classes(case: LabelledCase, image: Volume, labels: Sequence[LabelSpec]) -> Labelmap:
+def read_classes(
+    case: LabelledCase, image: Volume, labels: Sequence[LabelSpec], *, with_unsure: bool = False
+) -> Labelmap:
     """A case's label map as classes on its image's grid: 0, or n for the n-th label.
+
+    Args:
+        case: The case.
+        image: Its first volume.
+        labels: What the values of the label map mean.
+        with_unsure: Whether the value `UNSURE` means that nothing is known of a voxel.
 
     Raises:
         TomoSegError: ``label-geometry`` if it lies on another grid, ``label-not-integer``, and
@@ -72,6 +82,7 @@ def read_classes(case: LabelledCase, image: Volume, labels: Sequence[LabelSpec])
             "Label maps hold whole numbers; it may be the image, or was interpolated.",
         )
     known = {0} | {value for label in labels for value in label.values}
+    known |= {UNSURE} if with_unsure else set()
     if others := [int(value) for value in values if int(value) not in known]:
         warnings.warn(
             TomoSegWarning(
@@ -85,11 +96,17 @@ def read_classes(case: LabelledCase, image: Volume, labels: Sequence[LabelSpec])
     classes = np.zeros(volume.array.shape, np.uint8)
     for number, label in enumerate(labels, 1):
         classes[np.isin(volume.array, label.values)] = number
+    if with_unsure:
+        classes[volume.array == UNSURE] = UNSURE
     return classes
 
 
 def prepare_labelled(
-    case: LabelledCase, labels: Sequence[LabelSpec], preprocessing: Preprocessing
+    case: LabelledCase,
+    labels: Sequence[LabelSpec],
+    preprocessing: Preprocessing,
+    *,
+    with_unsure: bool = False,
 ) -> PreparedLabels:
     """Read a case and bring it onto the model's grid, labels by nearest neighbour.
 
@@ -97,7 +114,7 @@ def prepare_labelled(
         TomoSegError: Those of `read_classes`, `read_volume` and `prepare`.
     """
     volumes = [read_volume(path) for path in case.paths]
-    classes = read_classes(case, volumes[0], labels)
+    classes = read_classes(case, volumes[0], labels, with_unsure=with_unsure)
     found: ModelInput = prepare(volumes, preprocessing)
     moved = sample_on(classes, volumes[0].geometry, found.geometry, order=0).astype(np.uint8)
     rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.models.card import Intensity, Preprocessing
 from TomoSegLib.networks.unet3d import FEATURES, STRIDE
 from TomoSegLib.pretraining.weights import Pretrained, load_pretrained
+from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import (
     LabelledCase,
     LabelSpec,
@@ -167,6 +168,11 @@ def _check(what: Finetuning) -> None:
     if what.features is not None and (len(what.features) != 6 or min(what.features) < 1):
         raise refuse(
             "The network needs six numbers of channels.", "Example: --features 32,64,128,256,512,32"
+        )
+    if what.options.loss == "noise-tolerant" and any(UNSURE in n.values for n in what.labels):
+        raise refuse(
+            f"With the loss noise-tolerant the value {UNSURE} means that nothing is known.",
+            "Give the label another value.",
         )
     if what.name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", what.name):
         raise refuse(

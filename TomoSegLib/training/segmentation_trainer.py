@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
@@ -19,9 +19,10 @@ from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
 from TomoSegLib.pretraining.loader import order
 from TomoSegLib.pretraining.options import Precision, chosen_precision
+from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
 
-Loss = Literal["dice", "dice-ce"]
+Loss = Literal["dice", "dice-ce", "noise-tolerant"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FinetuningOptions:
         batch_size: Patches of a step.
         patch: ``(k, j, i)`` voxels of a patch, and of the sliding window.
         loss: ``dice``: mean over the labels of one minus their soft Dice in the batch;
-            ``dice-ce``: with cross-entropy added.
+            ``dice-ce``: with cross-entropy added; ``noise-tolerant``: see `NoiseTolerantLoss`.
         learning_rate: Of Adam; all layers are trained.
         plateau_factor: What `ReduceLROnPlateau` multiplies it by.
         plateau_patience: Validations without a gain before it does.
@@ -113,6 +114,8 @@ class Finetuner:
     ) -> None:
         from monai.losses import DiceCELoss, DiceLoss
 
+        from TomoSegLib.training.noise_tolerant import NoiseTolerantLoss
+
         self.options, self.workers, self.background = options, workers, background
         self.device = torch.device(device)
         self.network = network.to(self.device)
@@ -121,9 +124,13 @@ class Finetuner:
             train, options.patch, background, options.flips, options.augmentation, options.seed
         )
         self._cases = len(train)
-        kind = DiceLoss if options.loss == "dice" else DiceCELoss
-        # Over the whole batch: a patch without a label would count as wrong for one false voxel.
-        self.loss = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        self.loss: nn.Module
+        if options.loss == "noise-tolerant":
+            self.loss = NoiseTolerantLoss()
+        else:
+            kind = DiceLoss if options.loss == "dice" else DiceCELoss
+            # Over the whole batch: a patch without a label would count as wrong for one voxel.
+            self.loss = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
         self.schedule = ReduceLROnPlateau(
             self.optimizer,
@@ -211,7 +218,10 @@ class Finetuner:
 
     @torch.no_grad()
     def _dice(self, case: PreparedLabels) -> list[float]:
-        """Dice of each label in a case on the model's grid; NaN where the case has none of it."""
+        """Dice of each label in a case on the model's grid; NaN where the case has none of it.
+
+        Voxels that are `UNSURE` do not count.
+        """
         from monai.inferers import sliding_window_inference
 
         self.network.eval()
@@ -227,6 +237,7 @@ class Finetuner:
                 cval=self.background,
             )
         predicted = logits[0].argmax(dim=0).cpu().numpy()
+        predicted[case.classes == UNSURE] = UNSURE
         values = []
         for number in range(1, len(self.label_names) + 1):
             mask, reference = predicted == number, case.classes == number
