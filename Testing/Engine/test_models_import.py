@@ -89,7 +89,7 @@ def test_a_folder_is_imported_twice_without_harm_and_replaced_only_when_told(
 
 def test_a_shipped_model_is_never_replaced(tmp_path: Path, user_store: Path) -> None:
     impostor = build(tmp_path / "in" / "source", name="tiny-blob", title="An impostor")
-    assert_refused(impostor, "model-exists", user_store, replace=True)
+    assert_refused(impostor, "model-shipped", user_store, replace=True)
 
 
 def test_a_failed_replacement_keeps_the_old_model(tmp_path: Path, user_store: Path) -> None:

@@ -52,7 +52,8 @@ def import_model(
 
     Raises:
         TomoSegError: ``model-unknown``, ``model-zip-invalid``, ``model-card-invalid``,
-            ``model-exists``, ``model-unwritable`` and what `verify_model` raises.
+            ``model-exists``, ``model-shipped``, ``model-unwritable`` and what `verify_model`
+            raises.
     """
     path = Path(source).expanduser()
     with _reader(path) as read:
@@ -84,13 +85,17 @@ def _namesake(card: ModelCard, replace: bool) -> ModelFolder | None:
     there = next((model for model in list_models() if model.name == card.name), None)
     if there is None or (model_hash(there) == model_hash(card) and not replace):
         return there
-    if there.origin == "shipped" or not replace:
+    if there.origin == "shipped":
+        raise TomoSegError(
+            "model-shipped",
+            f"The name {card.name} is that of a model which TomoSeg comes with, and which stays.",
+            "Choose another name on the card.",
+        )
+    if not replace:
         raise TomoSegError(
             "model-exists",
             f"There is another model named {card.name}, version {there.card.version}.",
-            "Choose another name on the card."
-            if there.origin == "shipped"
-            else "Import it with --replace, or choose another name on the card.",
+            "Import it with --replace, or choose another name on the card.",
         )
     return there
 
