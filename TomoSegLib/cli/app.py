@@ -100,6 +100,13 @@ def run(
         str | None,
         typer.Option(help="card, otsu, percentile:Q or a value; default: the model's, if any."),
     ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the mask follow the image's borders: none, threshold, random-walker or "
+            "graph-cut; default: as the model's card says."
+        ),
+    ] = None,
     components: Annotated[
         str | None, typer.Option(help="Parts of the mask to keep: all, largest or peak.")
     ] = None,
@@ -138,6 +145,7 @@ def run(
         "cutoff": cutoff,
         "window": window,
         "threshold": None if threshold is None else _number_or_word(threshold),
+        "refine": refine,
         "components": components,
         "minimum_size_ml": minimum_size,
         "region": None if roi is None else _region(roi),

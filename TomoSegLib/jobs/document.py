@@ -28,7 +28,14 @@ from pydantic import (
 )
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.models.card import CamKind, Components, Method, StrictModel, Window
+from TomoSegLib.models.card import (
+    CamKind,
+    Components,
+    Method,
+    RefinementMethod,
+    StrictModel,
+    Window,
+)
 
 SCHEMA_VERSION = 1
 
@@ -104,6 +111,8 @@ class RunJob(JobModel):
         window: Apodisation of the filter.
         threshold: ``card``, ``otsu``, ``percentile:Q`` or a number in the heatmap's units; None:
             the card's, or Otsu's with a warning where the card has none for the method.
+        refine: How the mask follows the image's own borders, with the card's parameters; None:
+            as the card says for its own method, else not at all.
         components: Which connected components of the mask are kept.
         minimum_size_ml: Smaller components are dropped.
         region: Reconstruct only this box; outside of it the heatmap is 0.
@@ -144,6 +153,7 @@ class RunJob(JobModel):
     cutoff: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     threshold: float | str | None = None
+    refine: RefinementMethod | Literal["none"] | None = None
     components: Components | None = None
     minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     region: Region | None = None
@@ -192,6 +202,7 @@ HEATMAP_ONLY = (
     "cutoff",
     "window",
     "threshold",
+    "refine",
 )
 """Settings of a `RunJob` that mean nothing to a segmenter."""
 

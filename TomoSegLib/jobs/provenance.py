@@ -38,7 +38,7 @@ from TomoSegLib.jobs.result import (
     SegmentationResult,
     Vector,
 )
-from TomoSegLib.jobs.settings import method_settings
+from TomoSegLib.jobs.settings import method_settings, refinement_settings
 from TomoSegLib.models.card import Label
 from TomoSegLib.models.folder import model_hash
 from TomoSegLib.segmentation.inference import Prediction
@@ -132,6 +132,7 @@ def write_result(
     result = RunResult(
         **_record(folder, inputs, found.device, found.batch_size, warnings),
         settings=method_settings(inputs.job, inputs.model.card),
+        refinement=refinement_settings(inputs.job, inputs.model.card),
         directions=Directions(
             name=found.directions.name,
             vectors=[_vector(vector) for vector in found.directions.vectors],

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.document import Expected, JobModel, RunJob
-from TomoSegLib.models.card import Label, MethodSettings, SlidingWindow
+from TomoSegLib.models.card import Label, MethodSettings, RefinementSettings, SlidingWindow
 
 Vector = tuple[float, float, float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -157,10 +157,12 @@ class RunResult(Record):
 
     Attributes:
         settings: The method's settings as they were used; the threshold is the card's.
+        refinement: How the mask was refined, or None if it was not.
     """
 
     task: Literal["heatmap"] = "heatmap"
     settings: MethodSettings
+    refinement: RefinementSettings | None = None
     directions: Directions
     heatmap: Heatmap
     mask: Mask

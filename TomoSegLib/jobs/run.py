@@ -21,10 +21,11 @@ from TomoSegLib.jobs.devices import choose_device
 from TomoSegLib.jobs.document import Region, RunJob
 from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
-from TomoSegLib.jobs.settings import mask_settings, method_settings, some
+from TomoSegLib.jobs.settings import mask_settings, method_settings, refinement_settings, some
 from TomoSegLib.jobs.steps import inside_region, make_reproducible, write_all
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.loading import LoadedEncoder, load_encoder
+from TomoSegLib.refinement.refine import refined_mask
 
 FIRST_PREVIEW = 4
 """Directions of the first preview; each further one has twice as many."""
@@ -62,6 +63,18 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
             image.geometry,
             calibrated=card.settings(some(job.method)).threshold,
         )
+        refinement = refinement_settings(job, card)
+        if refinement is not None:
+            mask = refined_mask(
+                image.array,
+                heatmap,
+                agreement,
+                image.geometry,
+                refinement,
+                mask_settings(job),
+                threshold=threshold,
+                foreground=inside,
+            )
         mask *= np.uint8(card.labels[0].value)
         heatmap_figures = provenance.measure_heatmap(heatmap, inside, image.geometry)
         mask_figures = provenance.measure_mask(mask, threshold, image.geometry)
@@ -148,8 +161,9 @@ def _embed(array: Float32Array, region: Region | None, geometry: Geometry) -> Fl
 
 def _footer(job: RunJob, card: ModelCard, threshold: float) -> str:
     method = some(job.method) if job.cam is None else f"{job.method} ({job.cam})"
+    refined = "" if job.refine in (None, "none") else f", refined ({job.refine})"
     trained = "trained on simulated data" if card.training_data.simulated else "research use"
     return (
         f"{card.name} {card.version}, {trained}   {method}, {job.directions}, "
-        f"filter order {job.filter_order:g}   mask above {threshold:.4g}"
+        f"filter order {job.filter_order:g}   mask above {threshold:.4g}{refined}"
     )

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.document import HEATMAP_ONLY, RunJob
-from TomoSegLib.models.card import MaskSettings, MethodSettings, ModelCard
+from TomoSegLib.models.card import (
+    MaskSettings,
+    Method,
+    MethodSettings,
+    ModelCard,
+    RefinementMethod,
+    RefinementSettings,
+)
 from TomoSegLib.models.folder import ModelFolder
 
 Warn = Callable[[str, str, str], None]
@@ -75,6 +82,7 @@ def _heatmap_settings(job: RunJob, card: ModelCard, warn: Warn) -> dict[str, Any
         "cutoff": _first(job.cutoff, defaults.cutoff),
         "window": job.window or defaults.window,
         "threshold": "card" if threshold is None else threshold,
+        "refine": job.refine or _card_refinement(card, method),
     }
 
 
@@ -96,6 +104,20 @@ def mask_settings(job: RunJob) -> MaskSettings:
     return MaskSettings(
         minimum_size_ml=some(job.minimum_size_ml), components=job.components or "all"
     )
+
+
+def refinement_settings(job: RunJob, card: ModelCard) -> RefinementSettings | None:
+    """How a complete job refines its mask: its method with the card's parameters, or None."""
+    if job.refine in (None, "none"):
+        return None
+    return (card.refinement or RefinementSettings()).model_copy(update={"method": job.refine})
+
+
+def _card_refinement(card: ModelCard, method: Method) -> RefinementMethod | Literal["none"]:
+    """What the card says; the parameters were chosen for heatmaps of its own method only."""
+    if card.refinement is None or method != card.method:
+        return "none"
+    return card.refinement.method
 
 
 def check_hash(what: str, name: str, found: str, expected: str | None) -> None:

@@ -1,0 +1,117 @@
+"""What a heatmap is sure of: voxels inside, voxels outside, and those to be decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from TomoSegLib.imaging.volume import Geometry
+from TomoSegLib.models.card import RefinementSettings
+
+BoolArray = npt.NDArray[np.bool_]
+Float32Array = npt.NDArray[np.float32]
+Box = tuple[slice, slice, slice]
+
+STROKE_REACH_MM = 25.0
+"""So far around a stroke the heatmap's opposite opinion is no longer taken for certain."""
+
+_HOTTEST = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Seeds:
+    """A division of a grid in three; both arrays are ``(k, j, i)`` bool, and never both true.
+
+    Attributes:
+        inside: Certainly lesion.
+        unsure: To be decided by the image. Everything else is certainly outside.
+    """
+
+    inside: BoolArray
+    unsure: BoolArray
+
+    @property
+    def outside(self) -> BoolArray:
+        """What is neither inside nor unsure."""
+        return ~(self.inside | self.unsure)
+
+    def without(self, doubted: BoolArray) -> Seeds:
+        """Inside seeds that are doubted become unsure."""
+        return Seeds(self.inside & ~doubted, self.unsure | (self.inside & doubted))
+
+    def part(self, box: Box) -> Seeds:
+        """A box of the grid."""
+        return Seeds(self.inside[box], self.unsure[box])
+
+
+def find_seeds(
+    heat: Float32Array,
+    agreement: Float32Array,
+    allowed: BoolArray,
+    geometry: Geometry,
+    settings: RefinementSettings,
+    extra_inside: BoolArray | None = None,
+    extra_outside: BoolArray | None = None,
+) -> Seeds:
+    """Divide a grid by its heatmap, by how far the directions agree, and by strokes.
+
+    A voxel is inside where ``heat >= inside * (1 + doubt * (1 - agreement))``: the less the
+    directions agree, the hotter it has to be, and the more is left unsure. Where that is nowhere
+    so although there is a mask, its voxels that come nearest to it are inside. A voxel is outside
+    where ``heat < outside``, or where it is not allowed. Strokes come before the heatmap, and what
+    it says against them within `STROKE_REACH_MM` becomes unsure (this project's choices).
+
+    Args:
+        heat: ``(k, j, i)``, in units of the mask's threshold.
+        agreement: ``(k, j, i)`` in [0, 1].
+        allowed: ``(k, j, i)``, where a mask may be at all.
+        geometry: The grid.
+        settings: The levels.
+        extra_inside: Strokes that say: this belongs to the lesion.
+        extra_outside: Strokes that say: this does not; they win where both were drawn.
+    """
+    certainty = heat / (settings.inside * (1 + settings.doubt * (1 - agreement)))
+    inside = (certainty >= 1) & allowed
+    if not inside.any():
+        in_mask = np.where((heat >= 1) & allowed, certainty, 0)
+        inside = (in_mask >= _HOTTEST * in_mask.max()) & (in_mask > 0)
+    possible = (heat >= settings.outside) & allowed
+    possible |= inside
+    if extra_outside is not None:
+        inside &= ~_around(extra_outside, geometry)
+    if extra_inside is not None:
+        drawn = extra_inside & allowed
+        possible |= _around(drawn, geometry) & allowed
+        inside |= drawn
+    if extra_outside is not None:
+        inside &= ~extra_outside
+        possible &= ~extra_outside
+    return Seeds(inside, possible & ~inside)
+
+
+def bounding_box(
+    mask: BoolArray, geometry: Geometry, margin_mm: float
+) -> tuple[slice, slice, slice] | None:
+    """The smallest box ``[k, j, i]`` around a mask and a margin; None where the mask is empty."""
+    boxes = ndimage.find_objects(mask.view(np.uint8))
+    if not boxes:
+        return None
+    margin = np.ceil(margin_mm / geometry.spacing[::-1]).astype(int).tolist()
+    k, j, i = (
+        slice(max(part.start - m, 0), min(part.stop + m, size))
+        for part, m, size in zip(boxes[0], margin, mask.shape, strict=True)
+    )
+    return k, j, i
+
+
+def _around(strokes: BoolArray, geometry: Geometry) -> BoolArray:
+    """The voxels within `STROKE_REACH_MM` of a stroke."""
+    near = np.zeros_like(strokes)
+    box = bounding_box(strokes, geometry, STROKE_REACH_MM)
+    if box is not None:
+        distance = ndimage.distance_transform_edt(~strokes[box], sampling=geometry.spacing[::-1])
+        near[box] = distance <= STROKE_REACH_MM
+    return near
