@@ -51,13 +51,16 @@ class Comparison:
         self._onEnded = onEnded
         self._shown: tuple[Any, ...] | None = None
         self._viewsBefore: dict[str, tuple[str, ...]] = {}
-        describeLayout()
-        slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
+        manager = slicer.app.layoutManager()
+        if manager is not None:  # Slicer can run without a main window
+            describeLayout()
+            manager.connect("layoutChanged(int)", self._onLayoutChanged)
 
     @property
     def isShown(self) -> bool:
         """Whether the layout is ours."""
-        return slicer.app.layoutManager().layout == LAYOUT
+        manager = slicer.app.layoutManager()
+        return manager is not None and manager.layout == LAYOUT
 
     def show(self, sides: Sequence[Side], opacity: float) -> None:
         """Show two results.
@@ -66,6 +69,8 @@ class Comparison:
             sides: The upper row and the lower.
             opacity: Of the maps over their scans.
         """
+        if slicer.app.layoutManager() is None:
+            return
         wish = tuple(
             (*map(_id, (s.background, s.foreground, s.segmentation)), opacity) for s in sides
         )
@@ -109,7 +114,9 @@ class Comparison:
 
     def cleanup(self) -> None:
         """End, and hear no more of layouts."""
-        slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
+        manager = slicer.app.layoutManager()
+        if manager is not None:
+            manager.disconnect("layoutChanged(int)", self._onLayoutChanged)
         self.end()
 
     def _onLayoutChanged(self, layout: int) -> None:

@@ -22,6 +22,9 @@ class Application(QtCore.QObject):
     #: Whether message boxes answer themselves; set by `host.start`.
     testing = True
 
+    #: Whether there is a main window; set by `host.start`.
+    has_main_window = True
+
     #: What `exit` was told; None before it is called.
     exit_status: int | None = None
 
@@ -62,8 +65,8 @@ class Application(QtCore.QObject):
         return self._context.module_logics.get(name)
 
     def layoutManager(self) -> object:  # noqa: N802
-        """The views."""
-        return self._layout
+        """The views; None where there is no main window to hold them."""
+        return self._layout if self.has_main_window else None
 
     def coreIOManager(self) -> object:  # noqa: N802
         """Reading and writing."""
@@ -124,7 +127,8 @@ class Application(QtCore.QObject):
 
     def setRenderPaused(self, paused: bool) -> None:  # noqa: N802
         """Pause or resume all views."""
-        self._layout.setRenderPaused(paused)
+        if self.has_main_window:
+            self._layout.setRenderPaused(paused)
         self.renderPaused.emit(paused)
 
     def pauseRender(self) -> None:  # noqa: N802

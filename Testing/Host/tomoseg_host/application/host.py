@@ -69,6 +69,7 @@ class Host:
         slicer.modules = types.ModuleType("modules", "The loaded modules by their names.")
         self.app = find("qSlicerApplication")()
         type(self.app).testing = testing
+        type(self.app).has_main_window = main_window
         self.app.start(self.context, self.home)
         slicer.app = lifetime.wrapper_of(self.app)
         slicer_python.install(slicer)
@@ -82,8 +83,8 @@ class Host:
 
         builtin_scripts.install(self.modules)
         self.layout = self.app.layoutManager()
-        self.layout.start(self.context)
         if main_window:
+            self.layout.start(self.context)
             self.main_window = find("qSlicerMainWindow")()
             self.main_window.start(self.layout, self.modules)
             self.main_window.show()
