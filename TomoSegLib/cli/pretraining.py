@@ -75,6 +75,9 @@ def pretrain_sar(
     objective: Annotated[
         str, typer.Option(help="The encoder's side if alternating: minimax or uniform.")
     ] = "minimax",
+    discriminator_steps: Annotated[
+        int, typer.Option(min=1, help="The discriminator's turns in a step, if alternating.")
+    ] = 1,
     clip: Annotated[float, typer.Option(min=0.0, help="Largest gradient norm; 0: none.")] = 0.0,
     plateau_factor: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Of the learning rates on a plateau.")
@@ -137,6 +140,7 @@ def pretrain_sar(
         },
         game=game,  # type: ignore[arg-type]
         objective=objective,  # type: ignore[arg-type]
+        discriminator_steps=discriminator_steps,
         clip=clip,
         plateau_factor=plateau_factor,
         plateau_patience=plateau_patience,

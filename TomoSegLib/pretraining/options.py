@@ -26,6 +26,8 @@ class PretrainingOptions:
             and ``adversary`` is what its L_adv counts in the encoder's loss. Others count 1.
         game: How the min-max game is played, or None without an adversary.
         objective: The encoder's side of it in the alternating game, see `confusion_loss`.
+        discriminator_steps: The discriminator's turns in each step of the alternating game. To
+            mislead a discriminator that learns too slowly takes no invariance.
         clip: Largest norm of the gradient of U-Net and heads; 0 does not clip.
         plateau_factor: What `ReduceLROnPlateau` multiplies the learning rates by when the
             validation loss does not fall.
@@ -46,6 +48,7 @@ class PretrainingOptions:
     )
     game: Game | None = "alternating"
     objective: Objective = "minimax"
+    discriminator_steps: int = 1
     clip: float = 0.0
     plateau_factor: float = 0.5
     plateau_patience: int = 10

@@ -180,13 +180,17 @@ class Pretrainer:
                 logits = discriminator([reverse_gradient(level, weight) for level in levels])
                 loss = discriminator_loss(logits, modality)
             return loss, loss, _share_right(logits, modality)
-        with self._autocast():
-            logits = discriminator([level.detach() for level in levels])
-            loss = discriminator_loss(logits, modality)
+        detached = [level.detach() for level in levels]
         optimizer = self.optimizers["discriminator"]
-        self.scaler.scale(loss).backward()
-        self.scaler.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
+        for _ in range(options.discriminator_steps):
+            with self._autocast():
+                logits = discriminator(detached)
+                loss = discriminator_loss(logits, modality)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(optimizer)
+            if self.scaler.is_enabled():  # a second step needs the scale's state to be reset
+                self.scaler.update()
+            optimizer.zero_grad(set_to_none=True)
         # The encoder's turn, against the discriminator as it is now.
         discriminator.requires_grad_(False)
         with self._autocast():

@@ -1,0 +1,384 @@
+"""What pre-training is worth: Tables 2, 3 and 4 of the SAR paper, and the probe of its adversary.
+
+    python Testing/Benchmarks/transfer.py table2 --pool pool.csv --target tumour cases.csv \\
+        "tumour=1" --fraction 1/10 --output DIR [--size small|paper] [--seeds 0 1 2] [--device cuda]
+    python Testing/Benchmarks/transfer.py table4 ...      the same options; Dice against labels
+    python Testing/Benchmarks/transfer.py probe --pool pool.csv --heads heads.csv --output DIR
+
+``--pool`` is a manifest for 'tomoseg pretrain sar', ``--target NAME CSV LABELS`` (may be repeated)
+one for 'tomoseg finetune' with test cases. Every row is pre-trained and fine-tuned once for each
+seed with the same options; what is finished already is not done again, so a run that was stopped
+goes on. Dice is that of the test cases on their own grids; small, medium and large are the thirds
+of the test cases by the reference's volume. The probe tells CT from MR by frozen features of the
+cubes of ``--heads``, which should show the same part of the body in both.
+
+Results: report.md, runs.csv, figure.png in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.jobs.devices import choose_device, device_title
+from TomoSegLib.networks.unet3d import FEATURES, UNet3D
+from TomoSegLib.pretraining.cubes import CubeOptions, CubePool, make_cubes
+from TomoSegLib.pretraining.manifest import read_pool
+from TomoSegLib.pretraining.options import PretrainingOptions
+from TomoSegLib.pretraining.presets import PRESETS
+from TomoSegLib.pretraining.probe import modality_probe
+from TomoSegLib.pretraining.run import Pretraining, pretrain
+from TomoSegLib.pretraining.weights import begin_with, load_pretrained
+from TomoSegLib.training.finetune import finetune
+from TomoSegLib.training.segmentation_manifest import LabelSpec, parse_labels
+from TomoSegLib.training.segmentation_plan import SCRATCH, Finetuning
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
+
+FRACTIONS = ("1/2", "1/5", "1/10", "1/20", "1/50")
+TITLES = {SCRATCH: "scratch", **{name: preset.title for name, preset in PRESETS.items()}}
+PROBED = (SCRATCH, "models-genesis", "sar-no-adversary", "sar")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A bench: network, cubes, patches and steps."""
+
+    features: tuple[int, ...]
+    cubes: CubeOptions
+    pretraining: PretrainingOptions
+    finetuning: FinetuningOptions
+    spacing_mm: float
+
+
+SIZES = {
+    # Two cores: minutes a row.
+    "small": Size(
+        (8, 16, 32, 64, 64, 8),
+        CubeOptions(shape=(16, 32, 32), counts=(16, 16, 32), spacing_mm=1.5),
+        PretrainingOptions(steps=1500, batch_size=8, validate_every=150, validation_cubes=128),
+        FinetuningOptions(
+            steps=400, batch_size=2, patch=(32, 32, 32), validate_every=50, overlap=0.25
+        ),
+        2.0,
+    ),
+    # The paper's cubes and network; its numbers of steps are not known.
+    "paper": Size(
+        FEATURES,
+        CubeOptions(),
+        PretrainingOptions(steps=50_000, batch_size=32, validate_every=500),
+        FinetuningOptions(steps=5_000, batch_size=8, patch=(32, 64, 64), validate_every=100),
+        1.0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What networks are fine-tuned on."""
+
+    name: str
+    manifest: Path
+    labels: list[LabelSpec]
+
+
+class Bench:
+    """Pre-trains and fine-tunes what is asked for, once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.folder: Path = options.output
+        size = SIZES[options.size]
+        if options.pretraining_steps:
+            size = replace(
+                size, pretraining=replace(size.pretraining, steps=options.pretraining_steps)
+            )
+        if options.finetuning_steps:
+            size = replace(
+                size, finetuning=replace(size.finetuning, steps=options.finetuning_steps)
+            )
+        if options.objective:
+            size = replace(size, pretraining=replace(size.pretraining, objective=options.objective))
+        self.size, self.pool, self.workers = size, options.pool, options.workers
+        self.device = str(choose_device(options.device))
+
+    def pretrained(self, task: str, seed: int) -> str:
+        """Folder of a task's weights, or ``scratch``."""
+        if task == SCRATCH:
+            return SCRATCH
+        folder = self.folder / "pretrained" / f"{task}-{seed}"
+        if not (folder / "pretrained.json").exists():
+            what = Pretraining(
+                self.pool,
+                folder,
+                task,
+                replace(self.size.pretraining, seed=seed),
+                self.size.cubes,  # the same cubes for every seed: they are cut once
+                self.size.features,
+                cache=self.folder / "cubes",
+                workers=self.workers,
+                device=self.device,
+            )
+            pretrain(what, _teller(f"pre-train {task}, seed {seed}"))
+        return str(folder)
+
+    def dice(self, task: str, seed: int, target: Target, fraction: str) -> list[dict[str, str]]:
+        """Rows of ``test.csv`` of a task's network, fine-tuned on a share of the cases."""
+        name = f"{target.name}-{fraction.replace('/', 'of')}-{task}-{seed}"
+        folder = self.folder / "finetuned" / name
+        if not (folder / "finetuning.json").exists():
+            what = Finetuning(
+                target.manifest,
+                folder,
+                target.labels,
+                self.pretrained(task, seed),
+                Fraction(fraction),
+                replace(self.size.finetuning, seed=seed),
+                spacing_mm=self.size.spacing_mm,
+                features=self.size.features,
+                workers=self.workers,
+                device=self.device,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # modality by intensities, other labels
+                finetune(what, _teller(f"fine-tune {name}"))
+        with (folder / "test.csv").open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+
+def main() -> int:
+    """Run a table, or the probe."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=["table2", "table4", "probe"])
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--target", nargs=3, action="append", metavar=("NAME", "CSV", "LABELS"))
+    parser.add_argument("--heads", type=Path, help="manifest of CT and MR of one part of the body")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--size", choices=list(SIZES), default="small")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fraction", default="1/10")
+    parser.add_argument("--fractions", nargs="+", default=list(FRACTIONS))
+    parser.add_argument("--tasks", nargs="+", choices=list(TITLES))
+    parser.add_argument("--pretraining-steps", type=int)
+    parser.add_argument("--finetuning-steps", type=int)
+    parser.add_argument("--objective", choices=["minimax", "uniform"])
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.output.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
+    if options.what == "probe":
+        if options.heads is None:
+            parser.error("probe needs --heads")
+        return probe(bench, options)
+    if not options.target:
+        parser.error(f"{options.what} needs --target")
+    targets = [Target(name, Path(path), parse_labels(text)) for name, path, text in options.target]
+    table4 = options.what == "table4"
+    tasks = options.tasks or ([SCRATCH, "sar"] if table4 else list(TITLES))
+    rows = []
+    for target in targets:
+        for fraction in options.fractions if table4 else [options.fraction]:
+            for task in tasks:
+                for seed in options.seeds:
+                    for row in bench.dice(task, seed, target, fraction):
+                        rows.append(
+                            {"target": target.name, "fraction": fraction, "task": task,
+                             "seed": seed, **row}
+                        )  # fmt: skip
+                    report(options.output, options, bench, rows)  # what there is so far
+    return 0
+
+
+def report(
+    folder: Path, options: argparse.Namespace, bench: Bench, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the table, the figure and the report."""
+    _write_csv(folder / "runs.csv", rows)
+    lines = [
+        f"# {options.what}",
+        "",
+        "Command: `" + " ".join(["python", *sys.argv]) + "`",
+        "",
+        f"Size {options.size} on {device_title(bench.device)}; pre-training "
+        f"{bench.size.pretraining.steps} steps, fine-tuning {bench.size.finetuning.steps} steps. "
+        "Mean and standard deviation over seeds of the mean Dice of the test cases, percent.",
+    ]
+    groups = list(dict.fromkeys((row["target"], row["label"]) for row in rows))
+    for target, label in groups:
+        mine = [row for row in rows if (row["target"], row["label"]) == (target, label)]
+        fractions = list(dict.fromkeys(row["fraction"] for row in mine))
+        thirds = _thirds(mine)
+        for fraction in fractions:
+            lines += ["", f"## {target}: {label}, {fraction} of the labels", ""]
+            lines += [
+                "| start | small | medium | large | all | seeds |",
+                "|---|---|---|---|---|---|",
+            ]
+            for task in dict.fromkeys(row["task"] for row in mine):
+                part = [r for r in mine if (r["task"], r["fraction"]) == (task, fraction)]
+                if part:
+                    cells = [
+                        _spread([r for r in part if size in ("all", thirds[r["case"]])])
+                        for size in ("small", "medium", "large", "all")
+                    ]
+                    seeds = len({r["seed"] for r in part})
+                    lines.append(f"| {TITLES[task]} | {' | '.join(cells)} | {seeds} |")
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _draw(folder / "figure.png", rows, by_fraction=options.what == "table4")
+
+
+def probe(bench: Bench, options: argparse.Namespace) -> int:
+    """Tell CT from MR by frozen features, with and without the adversary."""
+    volumes = read_pool(options.heads)
+    cubes = bench.size.cubes
+    files = make_cubes(volumes, cubes, bench.folder / "cubes", bench.workers)
+    pool = CubePool(files, volumes, cubes)
+    rows = []
+    for task in options.tasks or PROBED:
+        for seed in options.seeds:
+            torch.manual_seed(seed)
+            network = UNet3D(1, 1, bench.size.features)
+            start = bench.pretrained(task, seed)
+            if start != SCRATCH:
+                begin_with(network, load_pretrained(Path(start)))
+            network.to(bench.device)
+            for level in range(1, 5):
+                found = modality_probe(network, pool, level)
+                row = {"task": task, "seed": seed, "level": level}
+                rows.append(
+                    row | {"accuracy": round(found.accuracy, 4), "auc": round(found.auc, 4)}
+                )
+    _write_csv(bench.folder / "probe.csv", rows)
+    lines = [
+        "# Probe: CT or MR, from frozen features",
+        "",
+        "Command: `" + " ".join(["python", *sys.argv]) + "`",
+        "",
+        f"{len(pool)} cubes of {len(volumes)} volumes; balanced accuracy of logistic regression in "
+        "cross-validation, percent, mean and standard deviation over seeds. 50 is chance.",
+        "",
+        "| start | level 1 | level 2 | level 3 | level 4 (deepest) |",
+        "|---|---|---|---|---|",
+    ]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        cells = []
+        for level in range(1, 5):
+            values = [100 * r["accuracy"] for r in rows if (r["task"], r["level"]) == (task, level)]
+            cells.append(f"{np.mean(values):.1f} +- {_deviation(values):.1f}")
+        lines.append(f"| {TITLES[task]} | {' | '.join(cells)} |")
+    (bench.folder / "probe.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines[6:]))
+    return 0
+
+
+def _thirds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Which third by the reference's volume each case belongs to; cases without it to none."""
+    volumes = {r["case"]: float(r["volume_ml"]) for r in rows if float(r["volume_ml"]) > 0}
+    ranked = sorted(volumes, key=lambda case: volumes[case])
+    names = ("small", "medium", "large")
+    found = {case: names[min(3 * n // len(ranked), 2)] for n, case in enumerate(ranked)}
+    return {r["case"]: found.get(r["case"], "") for r in rows}
+
+
+def _spread(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean and standard deviation over seeds of the mean Dice."""
+    means = []
+    for seed in sorted({row["seed"] for row in rows}):
+        dice = [float(row["dice"]) for row in rows if row["seed"] == seed]
+        dice = [value for value in dice if not math.isnan(value)]
+        if dice:
+            means.append(100 * float(np.mean(dice)))
+    return f"{np.mean(means):.2f} +- {_deviation(means):.2f}" if means else "-"
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _draw(path: Path, rows: Sequence[Mapping[str, Any]], by_fraction: bool) -> None:
+    """Bars a start, or curves of Dice against the share of labels, with a point for each seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = list(dict.fromkeys((row["target"], row["label"]) for row in rows))
+    figure = Figure(figsize=(5 * len(groups), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (target, label) in zip(
+        figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True
+    ):
+        mine = [r for r in rows if (r["target"], r["label"]) == (target, label)]
+        tasks = list(dict.fromkeys(r["task"] for r in mine))
+        for number, task in enumerate(tasks):
+            part = [r for r in mine if r["task"] == task]
+            points: dict[tuple[float, int], list[float]] = {}
+            for r in part:
+                if not math.isnan(float(r["dice"])):
+                    place = float(Fraction(r["fraction"])) if by_fraction else number
+                    points.setdefault((place, r["seed"]), []).append(100 * float(r["dice"]))
+            if not points:
+                continue
+            x = sorted({place for place, _ in points})
+            of_each = [[np.mean(v) for (p, _), v in points.items() if p == place] for place in x]
+            axis.plot(
+                [place for place, values in zip(x, of_each, strict=True) for _ in values],
+                [value for values in of_each for value in values],
+                ".", color=f"C{number}", alpha=0.5,
+            )  # fmt: skip
+            axis.errorbar(
+                x,
+                [np.mean(values) for values in of_each],
+                [_deviation(values) for values in of_each],
+                fmt="o-" if by_fraction else "o", capsize=3, color=f"C{number}", label=TITLES[task],
+            )  # fmt: skip
+        axis.set(title=f"{target}: {label}", ylabel="Dice of the test cases, %")
+        if by_fraction:
+            axis.set(xlabel="share of the labelled cases", xscale="log")
+            axis.legend()
+        else:
+            axis.set_xticks(range(len(tasks)), [TITLES[t] for t in tasks], rotation=40, ha="right")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _teller(title: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
+    """A line a tenth of the steps, with the time that is left."""
+    start = time.monotonic()
+    told = -1
+
+    def tell(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        nonlocal told
+        if stage == "train" and done * 10 // total > told:
+            told = done * 10 // total
+            left = (time.monotonic() - start) / max(done, 1) * (total - done)
+            text = json.dumps({k: round(v, 4) for k, v in figures.items()})
+            print(f"{title}: {done}/{total}, {left / 60:.1f} min left {text}", flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())
