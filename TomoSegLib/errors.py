@@ -8,6 +8,8 @@ is reported as ``internal``.
 
 from __future__ import annotations
 
+import errno
+
 
 class TomoSegError(Exception):
     """An error with a stable code, a message for people and a hint at what to do.
@@ -49,8 +51,8 @@ class TomoSegWarning(UserWarning):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch and ITK say so with a RuntimeError and words of their own."""
-    if isinstance(error, MemoryError):
+    """Whether memory ran out, as Python, torch, ITK and the system's loader say it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     words = (
         "out of memory",
@@ -58,5 +60,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         "not enough memory",
         "bad_alloc",
         "cudnn_status_alloc_failed",
+        "failed to map segment",
+        "can't start new thread",
     )
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    return isinstance(error, (RuntimeError, ImportError)) and any(
+        word in str(error).lower() for word in words
+    )

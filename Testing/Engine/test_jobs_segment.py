@@ -265,6 +265,7 @@ def test_nothing_found_is_a_result_too(model: Path, tmp_path: Path) -> None:
         {"cutoff": 0.5},
         {"window": "hann"},
         {"threshold": "otsu"},
+        {"refine": "random-walker"},
     ],
 )
 def test_settings_of_heatmaps_are_refused_by_name(

@@ -283,6 +283,7 @@ def test_a_segmenters_outputs_are_background_and_labels_unless_the_card_says_oth
         ({"method": "cam"}, "method: only for the task heatmap"),
         ({"methods": {"tonno": {}}}, "methods: only for the task heatmap"),
         ({"slices": {"size": 64}}, "slices: only for the task heatmap"),
+        ({"refinement": {}}, "refinement: only for the task heatmap"),
         (
             {"network": tiny_blob.card_fields()["network"] | {"output": 1}},
             "network: features and output",

@@ -22,7 +22,7 @@ from TomoSegLib.jobs.document import Region, RunJob
 from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.settings import mask_settings, method_settings, refinement_settings, some
-from TomoSegLib.jobs.steps import inside_region, make_reproducible, write_all
+from TomoSegLib.jobs.steps import inside_region, load_on_device, make_reproducible, write_all
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.loading import LoadedEncoder, load_encoder
 from TomoSegLib.refinement.refine import refined_mask
@@ -48,7 +48,7 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
         model_input = prepare(inputs.volumes, card.preprocessing, inputs.foreground)
     inputs.forget_volumes()  # from here on the first channel is all that is needed
     with report.stage("load-model"):
-        encoder = load_encoder(model, report.device)
+        encoder = load_on_device(lambda device: load_encoder(model, device), report)
 
     found = _heatmap(job, card, model_input, encoder, target, report)
     heatmap = _embed(found.heatmap, job.region, image.geometry)

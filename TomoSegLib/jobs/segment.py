@@ -13,7 +13,7 @@ from TomoSegLib.jobs.devices import choose_device
 from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.settings import mask_settings
-from TomoSegLib.jobs.steps import inside_region, make_reproducible, write_all
+from TomoSegLib.jobs.steps import inside_region, load_on_device, make_reproducible, write_all
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.segmenter import load_segmenter
 from TomoSegLib.segmentation.inference import predict
@@ -35,7 +35,7 @@ def segment(inputs: Inputs, results: Path, report: Reporter) -> None:
         model_input = prepare(inputs.volumes, card.preprocessing, inputs.foreground)
     inputs.forget_volumes()  # from here on the first channel is all that is needed
     with report.stage("load-model"):
-        segmenter = load_segmenter(model, report.device)
+        segmenter = load_on_device(lambda device: load_segmenter(model, device), report)
     inside = inside_region(job.region, model_input.source_foreground)
     with report.stage("segment", 0) as progress:
         found = predict(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from TomoSegLib.errors import is_out_of_memory
 from TomoSegLib.jobs.document import Region, RunJob
 from TomoSegLib.jobs.report import Reporter
 
+_T = TypeVar("_T")
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -25,6 +28,21 @@ def make_reproducible(job: RunJob) -> None:
     torch.set_deterministic_debug_mode("warn")
     if job.threads is not None:
         torch.set_num_threads(job.threads)
+
+
+def load_on_device(load: Callable[[str], _T], report: Reporter) -> _T:
+    """Load a network where the job computes, or on the CPU where that has no memory for it."""
+    try:
+        return load(report.device)
+    except (RuntimeError, MemoryError) as error:
+        if report.device == "cpu" or not is_out_of_memory(error):
+            raise
+    report.warn(
+        "memory-device-cpu",
+        f"Memory of {report.device} does not suffice for the model: continuing on the CPU.",
+    )
+    report.device = "cpu"
+    return load("cpu")
 
 
 def inside_region(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, is_out_of_memory
 from TomoSegLib.models.archives import load_exported, load_torchscript
 from TomoSegLib.models.card import Network
 from TomoSegLib.models.folder import MAX_FILE_BYTES, ModelFolder, verified_bytes
@@ -67,10 +67,13 @@ def move_network(network: nn.Module, device: torch.device | str) -> torch.device
 
     Raises:
         TomoSegError: ``device-unavailable``.
+        RuntimeError: The device's memory does not suffice (see `is_out_of_memory`).
     """
     try:
         network.to(device)
     except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise TomoSegError(
             "device-unavailable",
             f"The model cannot be moved to the device {device}: {str(error).splitlines()[0]}",

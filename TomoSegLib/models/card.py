@@ -267,9 +267,9 @@ class TrainingData(StrictModel):
 class ModelCard(StrictModel):
     """The card of a model: ``card.json``, schema version 1.
 
-    ``slices``, ``method``, ``methods``, ``network.features`` and ``network.output`` are for the
-    task ``heatmap`` (a 2D encoder), ``sliding_window`` for ``segmentation`` (a 3D network); the
-    mask settings are for both.
+    ``slices``, ``method``, ``methods``, ``refinement``, ``network.features`` and
+    ``network.output`` are for the task ``heatmap`` (a 2D encoder), ``sliding_window`` for
+    ``segmentation`` (a 3D network); the mask settings are for both.
     """
 
     schema_version: Literal[1] = 1
@@ -324,7 +324,7 @@ class ModelCard(StrictModel):
         window = self.sliding_window
         if window is None:
             raise ValueError("sliding_window: missing, the task segmentation needs it")
-        for name in ("slices", "method", "methods"):
+        for name in ("slices", "method", "methods", "refinement"):
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True
             ):

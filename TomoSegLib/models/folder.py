@@ -164,7 +164,8 @@ def read_bounded(path: Path, limit: int, missing: str) -> bytes:
                 raise TomoSegError(
                     missing, f"{path} is not a regular file.", "Give the folder of a model."
                 )
-            content = file.read(limit + 1) if status.st_size <= limit else b""
+            # One byte more than it has, in case it grows; memory is taken for all that is asked.
+            content = file.read(status.st_size + 1) if status.st_size <= limit else b""
     except OSError as error:
         raise TomoSegError(
             missing,

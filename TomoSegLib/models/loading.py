@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, is_out_of_memory
 from TomoSegLib.models.building import build_network, load_network, move_network
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.folder import ModelFolder
@@ -267,6 +267,8 @@ class LoadedEncoder:
         except TomoSegError:
             raise
         except Exception as error:  # anything that a foreign network may raise
+            if is_out_of_memory(error):
+                raise
             size_words = f"{side} x {side}" if side else "different sizes in"
             raise self._invalid(
                 f"it fails on slices of {self.channels} channels and {size_words} pixels: "
