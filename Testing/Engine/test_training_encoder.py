@@ -222,6 +222,19 @@ def test_another_seed_is_refused_over_a_checkpoint_unless_it_shall_start_again(
     assert again.card.training_data.seed == 12
 
 
+def test_a_volume_whose_file_was_replaced_makes_it_another_training(
+    what: EncoderTraining, cases: list[Case], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.nrrd"
+    volume = read_volume(cases[0].paths[SINGLE])
+    write_volume(volume, copy)
+    changed = [replace(cases[0], paths={SINGLE: copy}), *cases[1:]]
+    what = without_masks(what, changed)
+    trained(what)
+    write_volume(volume.with_array(volume.array[::-1], "flipped"), copy)
+    assert refused(what).code == "checkpoint-different"
+
+
 def test_without_masks_there_is_no_threshold(what: EncoderTraining, cases: list[Case]) -> None:
     card = trained(without_masks(what, cases)).card
     assert card.methods == {}

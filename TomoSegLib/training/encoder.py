@@ -115,9 +115,14 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
 
     device = torch.device(what.device)
     count = len(train_cases) + len(validation_cases)
-    train = _sampler(train_cases, card, device, lambda n: tell("read", n, count, {}))
+    content = hashlib.sha256()
+    train = _sampler(train_cases, card, device, content, lambda n: tell("read", n, count, {}))
     validation = _sampler(
-        validation_cases, card, device, lambda n: tell("read", len(train_cases) + n, count, {})
+        validation_cases,
+        card,
+        device,
+        content,
+        lambda n: tell("read", len(train_cases) + n, count, {}),
     )
     trainer = Trainer(
         _network(card, what.options.seed),
@@ -127,7 +132,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
         torch.from_numpy(parse_directions(VALIDATION_DIRECTIONS).vectors[:, ::-1].copy()).float(),
         what.options,
     )
-    identity = _identity(what, manifest)
+    identity = _identity(what, manifest, content.hexdigest())
     folder = what.output / "checkpoint"
     if not what.overwrite:
         load_checkpoint(trainer, folder, identity)
@@ -266,13 +271,16 @@ def _sampler(
     cases: Sequence[Case],
     card: ModelCard,
     device: torch.device,
+    content: hashlib._Hash,
     on_read: Callable[[int], None],
 ) -> SliceSampler:
+    """Read the cases; what was read goes into the hash ``content`` too."""
     volumes = []
     for number, case in enumerate(cases):
         paths = case.channel_paths([channel.name for channel in card.channels])
         found = prepare([read_volume(path) for path in paths], card.preprocessing)
         volumes.append(LabelledVolume(found.image, found.foreground, case.label, case.id))
+        content.update(np.ascontiguousarray(found.image).data)
         on_read(number + 1)
     side = card.slices.size or _side_for(volumes, card)
     return SliceSampler(
@@ -292,11 +300,12 @@ def _side_for(volumes: Sequence[LabelledVolume], card: ModelCard) -> int:
     return int(np.ceil(pixels / card.slices.multiple)) * card.slices.multiple
 
 
-def _identity(what: EncoderTraining, manifest: Manifest) -> dict[str, Any]:
+def _identity(what: EncoderTraining, manifest: Manifest, content: str) -> dict[str, Any]:
     network = what.template["network"]
     rows = [[c.id, c.label, c.split, *map(str, c.paths.values())] for c in manifest.cases]
     return {
         "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "volumes": content,  # files may have been replaced, or channels swapped
         # Names of files and layers change nothing about training.
         "network": {k: network.get(k) for k in ("target", "arguments", "output")},
         "preprocessing": what.template.get("preprocessing"),
