@@ -265,7 +265,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # SimpleITK only says that it failed; whether the disk is full has to be looked up.
         number = getattr(error, "errno", None)
         folder = path.parent
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _free_bytes(folder) < 1 << 20:
+        if number in (errno.ENOSPC, errno.EDQUOT) or _free_bytes(folder) < 1 << 20:
             raise TomoSegError(
                 "output-no-space",
                 f"There is no space left in '{folder}' to write '{path.name}'.",
