@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.client import run_job
@@ -199,6 +202,41 @@ def test_each_thing_that_is_wrong_is_said_with_its_reason(tmp_path: Path) -> Non
     ok, found = checks(build(tmp_path / "other network", network=network))
     assert not ok and found["network"]["code"] == "model-weights-mismatch"
     assert found["network"]["hint"] and found["weights.safetensors"]["ok"] is True
+
+
+def build_segmenter(folder: Path, outputs: int = 3, training: bool = False) -> Path:
+    """A segmenter of two labels as a TorchScript program, with so many outputs."""
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, outputs, 3, padding=1), torch.nn.Dropout())
+    network.train(training)
+    scripted = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would like to see other formats
+        torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 8, 8, 8)), scripted)
+    fields = tiny_blob.card_fields()
+    for name in ("slices", "method", "methods"):
+        del fields[name]
+    fields |= {
+        "name": "mine",
+        "task": "segmentation",
+        "labels": [{"name": "one", "value": 1}, {"name": "two", "value": 2}],
+        "network": {"format": "torchscript", "file": "network.pt"},
+        "sliding_window": {"roi_size": [8, 12, 16]},
+        "files": {"network.pt": hashlib.sha256(scripted.getvalue()).hexdigest()},
+    }
+    folder.mkdir()
+    (folder / "network.pt").write_bytes(scripted.getvalue())
+    (folder / "card.json").write_text(json.dumps(fields), encoding="utf-8")
+    return folder
+
+
+def test_a_segmenter_is_tried_with_windows_of_its_card(tmp_path: Path) -> None:
+    ok, found = checks(build_segmenter(tmp_path / "sound"))
+    assert ok and "84 parameters" in found["network"]["why"]
+    ok, found = checks(build_segmenter(tmp_path / "two outputs", outputs=2))
+    assert not ok and found["network"]["code"] == "model-network-invalid"
+    assert "(2, 3, 8, 12, 16) is expected" in found["network"]["why"]
+    ok, found = checks(build_segmenter(tmp_path / "in training", training=True))
+    assert not ok and "training mode" in found["network"]["why"]
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:

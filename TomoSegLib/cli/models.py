@@ -9,6 +9,7 @@ from pathlib import Path
 from TomoSegLib.cli.console import JobFailed, follow_job, print_error
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.events import EXIT_USER_ERROR
+from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.store import ModelFolder, find_model, list_models, model_hash
 
 
@@ -22,11 +23,13 @@ def list_(as_json: bool) -> int:
     if as_json:
         print(json.dumps([_summary(model) for model in models], indent=2))
         return 0
-    rows = [("NAME", "VERSION", "MODALITY", "TRAINED ON", "FROM", "TITLE")]
+    rows = [("NAME", "VERSION", "TASK", "MODALITY", "TRAINED ON", "FROM", "TITLE")]
     for model in models:
         card = model.card
         trained = "simulated data" if card.training_data.simulated else "real data"
-        rows.append((card.name, card.version, card.modality, trained, model.origin, card.title))
+        rows.append(
+            (card.name, card.version, card.task, card.modality, trained, model.origin, card.title)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True)))
@@ -50,7 +53,8 @@ def show(name: str, as_json: bool) -> int:
             c.name + (f" ({c.description})" if c.description else "") for c in card.channels
         ),
         "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
-        "method": card.method,
+        "method": card.method if card.task == "heatmap" else "",
+        "window": _window(card),
         "grid": f"{card.preprocessing.spacing_mm:g} mm, {card.preprocessing.orientation}",
         "trained on": ("SIMULATED data: " if data.simulated else "real data: ") + data.description,
         "use": card.intended_use,
@@ -104,6 +108,17 @@ def import_(source: Path, replace: bool) -> int:
     if found["card"]["training_data"]["simulated"]:
         print("It was trained on simulated data.", file=sys.stderr)
     return 0
+
+
+def _window(card: ModelCard) -> str:
+    """How a segmenter works, in a line."""
+    window = card.sliding_window
+    if window is None:
+        return ""
+    i, j, k = reversed(window.roi_size)
+    return (
+        f"{i} x {j} x {k} voxels, overlap {window.overlap:g} ({window.mode}), {window.activation}"
+    )
 
 
 def _summary(model: ModelFolder) -> dict[str, object]:
