@@ -24,6 +24,7 @@ from TomoSegPanel.panel import Panel  # noqa: E402
 from TomoSegPanel.parameters import TomoSegParameterNode  # noqa: E402
 from TomoSegPanel.runs import SceneRuns  # noqa: E402
 from TomoSegPanel.sampleData import registerSampleData  # noqa: E402
+from TomoSegPanel.volumeSection import shownScan  # noqa: E402
 
 
 class TomoSeg(ScriptedLoadableModule):
@@ -85,8 +86,8 @@ class TomoSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """The module goes away."""
-        self.removeObservers()
         self._setParameterNode(None)
+        self.removeObservers()
         if self.panel is not None:
             self.panel.cleanup()
 
@@ -107,10 +108,10 @@ class TomoSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _initializeParameterNode(self):
         parameterNode = self.logic.getParameterNode()
-        if self._parameterNode is None and parameterNode.inputVolume is None:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first is not None:
-                parameterNode.inputVolume = first
+        if parameterNode.inputVolume is None:
+            shown = shownScan()
+            if shown is not None:
+                parameterNode.inputVolume = shown
         self._setParameterNode(parameterNode)
 
     def _setParameterNode(self, parameterNode):

@@ -60,8 +60,9 @@ class AdvancedSettings(Section):
             (ui.filterOrderSpinBox, _either(settings.filterOrder, defaults.filterOrder)),
             (ui.cutoffSpinBox, _either(settings.cutoff, defaults.cutoff)),
         ):
-            with signalsBlocked(box):
-                box.value = value
+            if abs(box.value - value) >= _SAME:  # else what the user is typing is left alone
+                with signalsBlocked(box):
+                    box.value = value
         for widget, on in (
             (ui.camCombo, usesCam),
             (ui.rectifiedCheckBox, usesCam),

@@ -81,6 +81,8 @@ class RunSection(Section):
         self.ui.runButton.setEnabled(valid)
         self.ui.runButton.setToolTip(reason)
         self.ui.cancelButton.setEnabled(busy)
+        card = self.panel.card
+        self.ui.keepPartialCheckBox.setVisible(card is None or card.task == "heatmap")
         self._showQueue()
 
     def sceneClosed(self) -> None:
@@ -168,15 +170,16 @@ class RunSection(Section):
         self.ui.stageNote.setText(text)
 
     def _showQueue(self) -> None:
-        """Show what waits; a run that is chosen there stays chosen."""
+        """Show what waits."""
         waiting, listWidget = self.panel.runs.queue.waiting, self.ui.queueList
-        with signalsBlocked(listWidget):
+        titles = [run.title for run in waiting]
+        if titles != [listWidget.item(row).text() for row in range(listWidget.count)]:
             row = listWidget.currentRow
-            listWidget.clear()
-            for run in waiting:
-                listWidget.addItem(run.title)
-            if 0 <= row < len(waiting):
-                listWidget.setCurrentRow(row)
+            with signalsBlocked(listWidget):
+                listWidget.clear()
+                for title in titles:
+                    listWidget.addItem(title)
+                listWidget.setCurrentRow(min(row, len(titles) - 1))
         for widget in (listWidget, self.ui.removeWaitingButton, self.ui.cancelCurrentButton):
             widget.setVisible(bool(waiting))
         self._showQueueButtons()

@@ -99,14 +99,18 @@ def fillCombo(combo: Any, items: Sequence[tuple[str, str]], selected: str) -> No
         items: Data and text of each item.
         selected: The data to select; the first item where there is no such.
     """
+    shown = [(combo.itemData(i), combo.itemText(i)) for i in range(combo.count)]
     with signalsBlocked(combo):
-        combo.clear()
-        for data, text in items:
-            combo.addItem(text, data)
+        if shown != list(items):  # else its list stays open, if the user has opened it
+            combo.clear()
+            for data, text in items:
+                combo.addItem(text, data)
         selectData(combo, selected)
 
 
 def selectData(combo: Any, data: str) -> None:
     """Select an item of a combo box by its data, without being told of it."""
-    with signalsBlocked(combo):
-        combo.setCurrentIndex(max(0, combo.findData(data)))
+    index = max(0, combo.findData(data))
+    if combo.currentIndex != index:
+        with signalsBlocked(combo):
+            combo.setCurrentIndex(index)

@@ -8,6 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from TomoSegPanel import display
 from TomoSegPanel.modelCards import Card
 from TomoSegPanel.parameters import channelNode, setChannelNode
 from TomoSegPanel.region import boxOf, fitAround, isTurned
@@ -129,6 +130,18 @@ class VolumeSection(Section):
         selector.connect("currentNodeChanged(vtkMRMLNode*)", choose)
         layout.addRow(f"{channel}:", selector)
         return selector
+
+
+def shownScan() -> Any:
+    """The scan that the user most likely means: the one in the slice views, or any; else None."""
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    ids = [composite.GetBackgroundVolumeID() for composite in composites]
+    shown = [slicer.mrmlScene.GetNodeByID(nodeId) for nodeId in ids if nodeId]
+    for node in [*shown, *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]:
+        isScan = node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        if isScan and node.GetAttribute(display.MAP) is None:
+            return node
+    return None
 
 
 def _volumeText(volume: Any) -> str:
