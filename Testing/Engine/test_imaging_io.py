@@ -109,6 +109,19 @@ def test_the_same_content_has_the_same_hash_in_every_format(
     assert len(hashes) == 1
 
 
+def test_slices_in_reverse_order_are_the_same_content(make_volume: Callable[..., Volume]) -> None:
+    """3D Slicer turns the slices of a left-handed grid around when it opens a scene again."""
+    volume = make_volume("oblique left-handed")
+    grid = volume.geometry
+    assert np.linalg.det(grid.affine[:3, :3]) < 0
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.index_to_lps((0, 0, grid.shape[0] - 1))
+    affine[:3, 2] *= -1
+    reversed_slices = Volume(volume.array[::-1], Geometry(grid.shape, affine))
+    assert hash_volume(reversed_slices) == hash_volume(volume)
+    assert hash_volume(volume.with_array(volume.array[::-1].copy())) != hash_volume(volume)
+
+
 def test_any_change_of_content_changes_the_hash(make_volume: Callable[..., Volume]) -> None:
     volume = make_volume("oblique")
     changed = volume.array.copy()
