@@ -12,13 +12,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from TomoSegPanel.scenarios import failures, geometry, inputs, interruptions, runs
+from TomoSegPanel.scenarios import failures, geometry, inputs, interruptions, models, runs
 from TomoSegPanel.scenarios.bench import Bench
 
 Scenario = Callable[[Bench], None]
 
 SCENARIOS: tuple[Scenario, ...] = (
     *inputs.SCENARIOS,
+    *models.SCENARIOS,
     *runs.SCENARIOS,
     *geometry.SCENARIOS,
     *interruptions.SCENARIOS,

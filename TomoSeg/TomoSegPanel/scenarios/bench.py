@@ -30,13 +30,15 @@ class Bench:
     At its end nothing may be left: no worker, no file of a run, no exception in a handler.
 
     Attributes:
-        messages: What message boxes have said.
+        messages: What message boxes have said and asked.
+        agrees: What they are answered.
         errors: Exceptions of handlers, which Slicer prints and then forgets.
         folder: A folder for files, whose name has a space and accents.
     """
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self.agrees = False
         self.errors: list[str] = []
         self.folder = Path()
         self._fault: str | None = None
@@ -47,7 +49,8 @@ class Bench:
         self.folder = Path(tempfile.mkdtemp(prefix="Prüfung ñ ", dir=slicer.app.temporaryPath))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._stack.enter_context(_replaced(sys, "excepthook", self._onException))
-        self._stack.enter_context(_replaced(slicer.util, "errorDisplay", self._onMessage))
+        for name in ("errorDisplay", "warningDisplay", "infoDisplay", "confirmOkCancelDisplay"):
+            self._stack.enter_context(_replaced(slicer.util, name, self._onMessage))
         self._stack.enter_context(
             _replaced(worker, "worker_command", self._workerCommand(worker.worker_command))
         )
@@ -246,8 +249,9 @@ class Bench:
     def _onException(self, kind: type, error: BaseException, trace: Any) -> None:
         self.errors.append("".join(traceback.format_exception(kind, error, trace)))
 
-    def _onMessage(self, text: str, *arguments: Any, **options: Any) -> None:
+    def _onMessage(self, text: str, *arguments: Any, **options: Any) -> bool:
         self.messages.append("\n".join(filter(None, [text, options.get("detailedText")])))
+        return self.agrees
 
     def _workerCommand(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def command(job: str, python: str) -> tuple[list[str], dict[str, str]]:

@@ -54,18 +54,6 @@ def a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason(bench:
     assert run.state.value == "finished" or run.error.hint, run.report()
 
 
-def a_model_is_found_by_the_words_of_its_card(bench: Bench) -> None:
-    bench.chooseVolume(addBlobVolume())
-    bench.chooseModel()
-    assert "TEST MODEL" in bench.ui.cardBrowser.toPlainText()
-    bench.ui.modelSearchBox.setText("no such word")
-    assert bench.ui.modelListWidget.count == 0
-    bench.ui.modelSearchBox.setText("bright FORMULA")
-    assert bench.ui.modelListWidget.count == 1
-    bench.showAllModels()
-    assert bench.parameters.model == "tiny-blob"
-
-
 def _assertRefused(bench: Bench, node: object, word: str) -> None:
     bench.chooseVolume(node)
     assert not bench.ui.runButton.enabled
@@ -79,5 +67,4 @@ SCENARIOS = (
     an_empty_volume_is_refused_with_the_reason,
     colour_vector_and_label_volumes_cannot_be_chosen_or_are_refused,
     a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason,
-    a_model_is_found_by_the_words_of_its_card,
 )

@@ -109,35 +109,81 @@ def addTransform(matrix: np.ndarray, name: str = "patient moved") -> Any:
 
 
 def copyModel(folder: Path, name: str, channels: Sequence[str] = ("image",)) -> Path:
-    """Copy the test model under another name, with other channels.
+    """Make a model that does what the test model does, from its first channel, in a new folder.
 
-    Only the first channel is looked at. The weights are written here, in the format of safetensors,
-    for Slicer's Python need not have that package.
+    Args:
+        folder: Where to make the model's folder.
+        name: The model's name, and its folder's.
+        channels: What it wants.
     """
-    target = folder / name
-    target.mkdir(parents=True)
-    card = json.loads((shipped_models_folder() / MODEL / "card.json").read_text(encoding="utf-8"))
-    threshold = card["network"]["arguments"]["threshold"]
-    area = card["network"]["arguments"]["pixel_area"] * card["network"]["arguments"]["stride"] ** 2
-    ramps = np.zeros((2, len(channels), 1, 1), "<f4")
+    card = _testCard(name, channels)
+    arguments = card["network"]["arguments"]
+    arguments["channels"] = len(channels)
+    area = arguments["pixel_area"] * arguments["stride"] ** 2
+    threshold = arguments["threshold"]
+    ramps = np.zeros((2, len(channels), 1, 1))
     ramps[:, 0] = 1.0
-    tensors = {
-        "classifier.bias": np.array([-card["network"]["arguments"]["offset"]], "<f4"),
-        "classifier.weight": np.array([[area, -area]], "<f4"),
-        "ramps.bias": np.array([-threshold, -threshold - 1], "<f4"),
-        "ramps.weight": ramps,
+    return _writeModel(
+        folder,
+        card,
+        {
+            "classifier.bias": np.array([-arguments["offset"]]),
+            "classifier.weight": np.array([[area, -area]]),
+            "ramps.bias": np.array([-threshold, -threshold - 1]),
+            "ramps.weight": ramps,
+        },
+    )
+
+
+def makeSegmenter(folder: Path, name: str = "two-parts") -> Path:
+    """Make a model that segments: voxels above 50 are ``body``, those above 250 ``ball``."""
+    card = _testCard(name, ["image"])
+    for key in ("slices", "method", "methods"):
+        del card[key]
+    card |= {
+        "task": "segmentation",
+        "labels": [
+            {"name": "body", "value": 1, "color": [0.2, 0.4, 0.9]},
+            {"name": "ball", "value": 5, "color": [0.9, 0.6, 0.1]},
+        ],
+        "preprocessing": {
+            "spacing_mm": 2.0,
+            "intensity": {"method": "window", "lower": 0, "upper": 500},
+            "foreground": "none",
+        },
+        "network": {
+            "format": "module",
+            "target": "torch.nn.Conv3d",
+            "arguments": {"in_channels": 1, "out_channels": 3, "kernel_size": 1},
+            "file": "weights.safetensors",
+        },
+        "sliding_window": {"roi_size": [16, 16, 16]},
     }
-    weights = _safetensors(tensors)
-    (target / "weights.safetensors").write_bytes(weights)
+    # Logits 0, 100 (x - 0.1) and 200 x - 60 of x, the intensity from 0 to 1: equal at 0.1 and 0.5.
+    weight = np.array([0.0, 100.0, 200.0]).reshape(3, 1, 1, 1, 1)
+    return _writeModel(folder, card, {"weight": weight, "bias": np.array([0.0, -10.0, -60.0])})
+
+
+def _testCard(name: str, channels: Sequence[str]) -> dict[str, Any]:
+    text = (shipped_models_folder() / MODEL / "card.json").read_text(encoding="utf-8")
+    card: dict[str, Any] = json.loads(text)
     card["name"], card["title"] = name, f"Copy {name}"
     card["channels"] = [{"name": channel} for channel in channels]
-    card["network"]["arguments"]["channels"] = len(channels)
+    return card
+
+
+def _writeModel(folder: Path, card: dict[str, Any], tensors: dict[str, np.ndarray]) -> Path:
+    target = folder / card["name"]
+    target.mkdir(parents=True)
+    weights = _safetensors({key: array.astype("<f4") for key, array in tensors.items()})
+    (target / "weights.safetensors").write_bytes(weights)
     card["files"] = {"weights.safetensors": hashlib.sha256(weights).hexdigest()}
     (target / "card.json").write_text(json.dumps(card), encoding="utf-8")
     return target
 
 
 def _safetensors(tensors: dict[str, np.ndarray]) -> bytes:
+    """A file of weights; by hand, for Slicer's own Python need not have the package."""
     header, data = {}, b""
     for name, array in tensors.items():
         begin, data = len(data), data + array.tobytes()
