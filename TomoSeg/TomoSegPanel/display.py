@@ -187,7 +187,8 @@ class Overlay:
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[str | None, float]] = {}
-        self._legendId: str | None = None
+        self._legendIds: list[str] = []
+        self._views = 0
         self._shown: tuple[str, float] | None = None
 
     def show(self, node: Any, opacity: float) -> None:
@@ -219,32 +220,40 @@ class Overlay:
                 composite.SetForegroundOpacity(opacity)
         self._before.clear()
         self._shown = None
-        self.hideLegend()
+        self.showLegends([], "")
 
-    def showLegend(self, node: Any, title: str) -> None:
-        """Show what the colours mean, in every view that shows the map."""
-        legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
-        self.hideLegend(but=legend.GetID())
-        legend.SetTitleText(title)
-        legend.GetTitleTextProperty().SetFontSize(_LEGEND_FONT)
-        legend.GetLabelTextProperty().SetFontSize(_LEGEND_FONT)
-        legend.SetLabelFormat("%.2g")  # the default has one decimal, and heatmaps may be small
-        legend.SetSize(0.08, 0.35)
-        legend.SetVisibility(True)
-        self._legendId = legend.GetID()
-
-    def hideLegend(self, but: str | None = None) -> None:
-        """Hide the legend that was shown last."""
-        if self._legendId is not None and self._legendId != but:
-            legend = slicer.mrmlScene.GetNodeByID(self._legendId)
-            if legend is not None:
+    def showLegends(self, nodes: Sequence[Any], title: str) -> None:
+        """Show what the colours of maps mean, in every view that shows them, and no other's."""
+        views = len(slicer.util.getNodesByClass("vtkMRMLSliceNode"))
+        if views != self._views:
+            # Views that are younger than a legend do not know it: it is made anew.
+            for legend in self._legends():
+                slicer.mrmlScene.RemoveNode(legend)
+            self._legendIds.clear()
+            self._views = views
+        shown = []
+        for node in nodes:
+            legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
+            legend.SetTitleText(title)
+            legend.GetTitleTextProperty().SetFontSize(_LEGEND_FONT)
+            legend.GetLabelTextProperty().SetFontSize(_LEGEND_FONT)
+            legend.SetSize(0.1, 0.35)
+            legend.SetVisibility(True)
+            shown.append(legend.GetID())
+        for legend in self._legends():
+            if legend.GetID() not in shown:
                 legend.SetVisibility(False)
-            self._legendId = None
+        self._legendIds = shown
+
+    def _legends(self) -> list[Any]:
+        found = (slicer.mrmlScene.GetNodeByID(legendId) for legendId in self._legendIds)
+        return [legend for legend in found if legend is not None]
 
     def forget(self) -> None:
         """The scene was closed: there is nothing to give back."""
         self._before.clear()
-        self._legendId = self._shown = None
+        self._legendIds.clear()
+        self._shown = None
 
 
 def toWorld(node: Any, ras: Sequence[float]) -> list[float]:
@@ -254,17 +263,19 @@ def toWorld(node: Any, ras: Sequence[float]) -> list[float]:
     return world
 
 
-def jumpTo(node: Any, ras: Sequence[float], comparison: bool | None = None) -> None:
-    """Centre slice views on a point of a volume's own space (before its parent transform).
+def jumpTo(node: Any, ras: Sequence[float], comparisonOnly: bool = False) -> None:
+    """Let slice views show a point of a volume's own space (before its parent transform).
 
     Args:
         node: The volume.
         ras: The point.
-        comparison: Only the views of a comparison, or only the others; None: all.
+        comparisonOnly: Leave the user's own views where they are.
     """
     world = toWorld(node, ras)
     for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        if comparison is None or isComparisonView(sliceNode) is comparison:
+        if isComparisonView(sliceNode):
+            sliceNode.JumpSliceByOffsetting(*world)  # they are small, and show all of the scan
+        elif not comparisonOnly:
             sliceNode.JumpSliceByCentering(*world)
 
 

@@ -178,7 +178,8 @@ class MaskSection(Section):
         node = parameters.segmentation
         if node is None:
             scan = next(iter(recordedInputs(heatmap).values()), None)
-            node = segments.newSegmentation(heatmap, scan)
+            name = _("{heatmap} segmentation").format(heatmap=heatmap.GetName())
+            node = segments.newSegmentation(name, scan or heatmap, heatmap)
             display.placeBeside(scan or heatmap, [node])
         self._history.prepare(node)
         labels = record["model"]["labels"] if record is not None else [{}]

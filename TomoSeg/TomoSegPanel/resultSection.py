@@ -23,6 +23,7 @@ class ResultSection(Section):
         super().__init__(panel)
         self._overlay = display.Overlay()
         self._comparison = Comparison(self._comparisonEnded)
+        self._compared: Any = None
         self._shownPeaks: str | None = None
         ui = self.ui
         for selector in (ui.heatmapSelector, ui.compareSelector):
@@ -39,6 +40,7 @@ class ResultSection(Section):
         )
         ui.mapCombo.connect("currentIndexChanged(int)", self._chooseMap)
         ui.compareButton.connect("clicked(bool)", self.compare)
+        ui.peaksTree.header().setSectionResizeMode(qt.QHeaderView.Stretch)
         ui.peaksTree.connect("itemSelectionChanged()", self._jump)
         ui.runAgainButton.connect("clicked()", self.runAgain)
 
@@ -64,10 +66,10 @@ class ResultSection(Section):
             self._overlay.hide()
             return
         self._overlay.show(shown, parameters.opacity)
-        if parameters.legend:
-            self._overlay.showLegend(shown, self.ui.mapCombo.currentText)
-        else:
-            self._overlay.hideLegend()
+        maps = [shown] if parameters.legend else []
+        if maps and self._comparison.isShown and parameters.compareWith is not None:
+            maps += [m for m in [self._shownMap(parameters.compareWith)] if m is not None]
+        self._overlay.showLegends(maps, self.ui.mapCombo.currentText)
 
     def compare(self, on: bool) -> None:
         """Show the two chosen results side by side, or go back to the user's layout."""
@@ -106,7 +108,7 @@ class ResultSection(Section):
         """Of `Section`."""
         self._comparison.end()
         self._overlay.forget()
-        self._shownPeaks = None
+        self._compared = self._shownPeaks = None
         self.ui.peaksTree.clear()
         self.ui.compareButton.setChecked(False)
 
@@ -134,6 +136,11 @@ class ResultSection(Section):
     def _showComparison(self) -> None:
         """Bring the views of the comparison, and what controls it, up to date."""
         parameters, button = self.parameters, self.ui.compareButton
+        if slicer.mrmlScene.IsImporting():
+            return  # a scene is being read: what is compared may be still to come
+        before, self._compared = self._compared, parameters.heatmap
+        if self._comparison.isShown and parameters.heatmap is parameters.compareWith is not before:
+            parameters.compareWith = before  # the lower one was chosen above: they change places
         other = parameters.compareWith
         possible = other is not None and parameters.heatmap not in (None, other)
         if self._comparison.isShown:
@@ -167,7 +174,7 @@ class ResultSection(Section):
         parameters.layoutBefore = self._comparison.layoutBefore
         places = [place for each in results for place, _value in display.peaks(each)]
         if begins and places:
-            display.jumpTo(results[0], places[0], comparison=True)
+            display.jumpTo(results[0], places[0], comparisonOnly=True)
 
     def _side(self, result: Any) -> Side:
         scan = next(iter(recordedInputs(result).values()), None) or self.parameters.inputVolume

@@ -139,8 +139,8 @@ class SceneRuns:
         volume = self._volumeOf(run, result.labels.shape)
         if volume is None:
             return None
-        node = segments.newSegmentation(volume, volume)
-        node.SetAttribute(display.MAP, "segmentation")  # selectors choose by it
+        name = _("{volume} segmentation").format(volume=volume.GetName())
+        node = segments.newSegmentation(name, volume, volume, result=True)
         segments.addLabels(node, volume, result.labels, result.record)
         return node
 
@@ -159,7 +159,10 @@ class SceneRuns:
         node = self.heatmapOf(run)
         if node is None:
             node = display.newMapNode(
-                _("{volume} heatmap").format(volume=volume.GetName()), "heatmap"
+                _("{volume} heatmap ({method})").format(
+                    volume=volume.GetName(), method=run.settings.usedMethod
+                ),
+                "heatmap",
             )
             run.context["heatmap"] = node.GetID()
         display.showArray(node, heatmap.array, volume)

@@ -13,7 +13,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk, vtk_to_numpy
 
-from TomoSegPanel.display import matrixOf, showArray
+from TomoSegPanel.display import MAP, matrixOf, showArray
 from TomoSegPanel.job import LabelData
 from TomoSegPanel.mask import Mask, measure
 from TomoSegPanel.provenance import readSegmentRecord, writeSegmentRecord
@@ -28,21 +28,25 @@ _STATISTICS = "TomoSeg.Statistics"
 _LABELMAP = "Binary labelmap"
 
 
-def newSegmentation(heatmap: Any, volume: Any) -> Any:
-    """A new segmentation node for masks of a heatmap.
+def newSegmentation(name: str, volume: Any, like: Any, result: bool = False) -> Any:
+    """A new segmentation node.
 
     Args:
-        heatmap: The heatmap; the segmentation comes under the same transform.
-        volume: The scan, whose grid is the reference (exports to DICOM ask for it); None: the
-            heatmap's own, which is the same grid.
+        name: Its name, made unique.
+        volume: The scan, whose grid is the reference (exports to DICOM ask for it).
+        like: The node whose transform it comes under.
+        result: Whether it is the result of a segmenter, which the section Result lists.
     """
-    name = _("{heatmap} segmentation").format(heatmap=heatmap.GetName())
-    node = slicer.mrmlScene.AddNewNodeByClass(
-        "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name)
-    )
+    scene = slicer.mrmlScene
+    node = scene.CreateNodeByClass("vtkMRMLSegmentationNode")
+    node.UnRegister(None)
+    node.SetName(scene.GenerateUniqueName(name))
+    if result:
+        node.SetAttribute(MAP, "segmentation")  # selectors choose by it when the node comes
+    scene.AddNode(node)
     node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume or heatmap)
-    node.SetAndObserveTransformNodeID(heatmap.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.SetAndObserveTransformNodeID(like.GetTransformNodeID())
     return node
 
 
@@ -68,8 +72,13 @@ def addSegment(mask: Mask, heatmap: Any, segmentation: Any, label: Mapping[str, 
     labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "__tomoseg__")
     try:
         showArray(labelmap, mask.array, heatmap)
-        matrix = slicer.util.vtkMatrixFromArray(mask.ijkToRas(matrixOf(heatmap)))
-        labelmap.SetIJKToRASMatrix(matrix)
+        ijkToRas = mask.ijkToRas(matrixOf(heatmap))
+        between = matrixBetween(heatmap, segmentation)
+        if between is not None:
+            # Under the segmentation's own transform, or Slicer would apply it twice.
+            ijkToRas = between @ ijkToRas
+            labelmap.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
+        labelmap.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRas))
         ids = vtk.vtkStringArray()
         ids.InsertNextValue(segmentId)
         logic = slicer.modules.segmentations.logic()
@@ -196,6 +205,15 @@ class SegmentHistory:
         return node.GetSegmentation().GetSegment(made.segmentId) if node is not None else None
 
 
+def matrixBetween(source: Any, target: Any) -> np.ndarray | None:
+    """The 4 x 4 matrix from one node's own space to another's; None where it is a warp."""
+    matrix = vtk.vtkMatrix4x4()
+    parents = source.GetParentTransformNode(), target.GetParentTransformNode()
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, matrix):
+        return None
+    return np.array(slicer.util.arrayFromVTKMatrix(matrix))
+
+
 # -- figures -------------------------------------------------------------------------------------
 
 
@@ -204,20 +222,18 @@ def measurements(segmentation: Any, heatmap: Any) -> list[tuple[str, Any]]:
 
     Args:
         segmentation: The segmentation node.
-        heatmap: The heatmap whose values are measured, or None.
+        heatmap: The heatmap whose values are measured, or None. Where a warp lies between the two,
+            only volumes are measured.
 
     Returns:
         For each segment that has a label map: its ID, and a function for a thread that gives its
         figures (`TomoSegPanel.mask.measure`).
     """
-    between = vtk.vtkMatrix4x4()
-    values, rasToIjk = None, np.eye(4)
-    if heatmap is not None:
-        values, rasToIjk = slicer.util.arrayFromVolume(heatmap), np.linalg.inv(matrixOf(heatmap))
-        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
-            segmentation.GetParentTransformNode(), heatmap.GetParentTransformNode(), between
-        )
-    toHeatmap = rasToIjk @ slicer.util.arrayFromVTKMatrix(between)
+    values, toHeatmap = None, np.eye(4)
+    between = matrixBetween(segmentation, heatmap) if heatmap is not None else None
+    if between is not None:
+        values = slicer.util.arrayFromVolume(heatmap)
+        toHeatmap = np.linalg.inv(matrixOf(heatmap)) @ between
     segments, found = segmentation.GetSegmentation(), []
     for segmentId in segments.GetSegmentIDs():
         segment = segments.GetSegment(segmentId)

@@ -21,10 +21,26 @@ class SegmentEditorWidget(ScriptedLoadableModuleWidget):
         super().setup()
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.editor.setMRMLScene(slicer.mrmlScene)
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode", "SegmentEditor")
-        self.parameterSetNode = node
-        self.editor.setMRMLSegmentEditorNode(node)
         self.layout.addWidget(self.editor)
+        self.selectParameterNode()
+
+    def enter(self):
+        """The panel is shown; a closed scene has taken the editor's node with it."""
+        self.selectParameterNode()
+
+    def selectParameterNode(self):  # noqa: N802
+        """Find the editor's node in the scene, or make it."""
+        tag, name = "SegmentEditor", "vtkMRMLSegmentEditorNode"
+        node = slicer.mrmlScene.GetSingletonNode(tag, name)
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass(name)
+            node.UnRegister(None)
+            node.SetName(tag)
+            node.SetSingletonTag(tag)
+            node = slicer.mrmlScene.AddNode(node)
+        self.parameterSetNode = node
+        if self.editor.mrmlSegmentEditorNode() is not node:
+            self.editor.setMRMLSegmentEditorNode(node)
 
 
 class SampleDataSource:

@@ -32,6 +32,9 @@ class SliceView(RenderWidget):
         self._actor = vtk.vtkActor2D()
         self._actor.SetMapper(self._mapper)
         self._actor.GetProperty().SetDisplayLocationToBackground()
+        self._actor.SetVisibility(False)
+        # Before anything that a displayable manager draws, for what comes later is drawn over it.
+        self._renderer.AddViewProp(self._actor)
         self._group = slicer.vtkMRMLDisplayableManagerGroup()
 
     def start(self, logic: object) -> None:
@@ -51,12 +54,9 @@ class SliceView(RenderWidget):
 
     def _image_changed(self) -> None:
         connection = self._logic.GetImageDataConnection()
-        if connection is None:
-            self._renderer.RemoveViewProp(self._actor)
-        else:
+        if connection is not None:
             self._mapper.SetInputConnection(connection)
-            if not self._renderer.HasViewProp(self._actor):
-                self._renderer.AddViewProp(self._actor)
+        self._actor.SetVisibility(connection is not None)
         self.scheduleRender()
 
     def on_resized(self) -> None:

@@ -1,0 +1,320 @@
+"""The section Mask in the stand-in: preview, segments, undo, figures, and the way to the editor."""
+
+import math
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("panel_bench")
+pytest_plugins = ("panel_bench",)  # the fixtures
+
+import slicer  # noqa: E402
+from panel_bench import host, make_segment, reopen, run  # noqa: E402
+from TomoSegPanel import provenance, segments  # noqa: E402
+from TomoSegPanel.mask import MaskSettings, cutMask, makeMask, measure  # noqa: E402
+from TomoSegPanel.maskPreview import surface  # noqa: E402
+
+VOXEL_ML = 2.0 * 2.5 * 3.0 / 1000
+BLOB_VOXELS = 4 * 5 * 6
+
+
+@pytest.fixture
+def heatmap(widget, worker, volume):
+    """The heatmap of the volume: 2 in the blob, 0.1 around it."""
+    worker("well")
+    return run(widget)
+
+
+def table_rows():
+    """The rows of the one table of figures."""
+    (table,) = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    columns = range(table.GetNumberOfColumns())
+    return [[table.GetCellText(row, c) for c in columns] for row in range(table.GetNumberOfRows())]
+
+
+def models():
+    """The models that a user would see."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode")
+    return [node for node in nodes if node.GetPolyData() and not node.GetName().endswith("Slice")]
+
+
+def turn(matrix=None):
+    """A transform that is no identity."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    angle = 0.3
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    matrix[:3, 3] = 5.0, -3.0, 11.0
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+# -- computing -------------------------------------------------------------------------------------
+
+
+def test_a_cut_mask_is_the_whole_mask_s_box():
+    random = np.random.default_rng(1)
+    values = random.normal(size=(9, 10, 11)).astype(np.float32)
+    settings = MaskSettings(1.0, "largest")
+    whole = makeMask(values, (1, 2, 3), settings)
+    cut = cutMask(values, (1, 2, 3), settings)
+    i, j, k = cut.start
+    pasted = np.zeros_like(whole)
+    depth, height, width = cut.array.shape
+    pasted[k : k + depth, j : j + height, i : i + width] = cut.array
+    np.testing.assert_array_equal(pasted, whole)
+    assert cut.figures["volume_ml"] == pytest.approx(whole.sum() * 6 / 1000)
+    assert cut.figures["peak"] == values[whole != 0].max()
+    assert cut.figures["mean"] == pytest.approx(values[whole != 0].mean())
+
+
+def test_a_mask_without_voxels_is_empty():
+    cut = cutMask(np.zeros((3, 4, 5), np.float32), (1, 1, 1), MaskSettings(0.5))
+    assert cut.isEmpty and cut.figures["volume_ml"] == 0
+    assert surface(cut, np.eye(4)).GetNumberOfPoints() == 0
+
+
+def test_the_surface_of_a_mask_lies_half_a_voxel_around_it():
+    values = np.zeros((6, 7, 8), np.float32)
+    values[2:4, 0:3, 5:8] = 1  # it touches the edge of the volume
+    matrix = np.diag([2.0, -2.5, 3.0, 1.0])
+    matrix[:3, 3] = 10.0, 20.0, 30.0
+    mesh = surface(cutMask(values, (2.0, 2.5, 3.0), MaskSettings(0.5)), matrix)
+    expected = [
+        10 + 2 * 4.5,
+        10 + 2 * 7.5,
+        20 - 2.5 * 2.5,
+        20 + 2.5 * 0.5,
+        30 + 3 * 1.5,
+        30 + 3 * 3.5,
+    ]
+    assert mesh.GetBounds() == pytest.approx(expected)
+
+
+def test_a_mask_is_measured_on_a_heatmap_of_another_grid():
+    heatmap = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    mask = np.zeros((4, 6, 8), bool)
+    mask[0:2, 0:2, 0:4] = True  # voxels (0, 0, 0) and (1, 0, 0) of the heatmap, each eight times
+    half = np.diag([0.5, 0.5, 0.5, 1.0])
+    half[:3, 3] = -0.25
+    figures = measure(mask, half, 0.125, heatmap)
+    assert figures == {"volume_ml": 2.0, "peak": 1.0, "mean": 0.5}
+    mask[:] = False
+    mask[3, 5, 7] = True
+    beyond = half.copy()
+    beyond[0, 3] = 100
+    assert measure(mask, beyond, 0.125, heatmap) == {"volume_ml": 0.125}
+
+
+# -- the preview -----------------------------------------------------------------------------------
+
+
+def test_the_preview_is_seen_in_all_views_and_kept_in_none(widget, heatmap, tmp_path):
+    widget.ui.previewCheckBox.click()
+    assert host.wait_for(lambda: models() != [])
+    (model,) = models()
+    expected = np.array([9.5, 15.5, 8.5, 13.5, 7.5, 11.5]) * np.repeat([2.0, 2.5, 3.0], 2)
+    assert model.GetPolyData().GetBounds() == pytest.approx(expected)
+    assert model.GetDisplayNode().GetVisibility2D() and model.GetDisplayNode().GetVisibility3D()
+    before = model.GetPolyData().GetMTime()
+    widget.ui.thresholdSlider.value = 0.05
+    assert host.wait_for(lambda: model.GetPolyData().GetBounds()[1] > 50)
+    assert model.GetPolyData().GetMTime() > before
+    transform = turn()
+    heatmap.SetAndObserveTransformNodeID(transform.GetID())
+    widget.panel.refresh()
+    assert model.GetTransformNodeID() == transform.GetID()
+    host.select("SegmentEditor")
+    assert models() == []
+    host.select("TomoSeg")
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    with zipfile.ZipFile(tmp_path / "scene.mrb") as bundle:
+        names = " ".join(bundle.namelist())
+    assert ".nrrd" in names and not any(kind in names for kind in (".vtk", ".vtp", ".ply"))
+
+
+# -- segments --------------------------------------------------------------------------------------
+
+
+def test_a_segment_says_how_it_was_made_after_the_scene_is_reopened(widget, heatmap, tmp_path):
+    ui = widget.ui
+    ui.componentsCombo.setCurrentIndex(ui.componentsCombo.findData("largest"))
+    ui.minimumSizeSlider.value = 0.5
+    ui.smoothingSlider.value = 1.5
+    ui.thresholdSlider.value = 1.25
+    make_segment(widget)
+    reopen(tmp_path / "scene.mrb")
+    segmentation = widget._parameterNode.segmentation
+    (segment_id,) = segmentation.GetSegmentation().GetSegmentIDs()
+    record = provenance.readSegmentRecord(segmentation, segment_id)
+    assert record["mask"] == {
+        "threshold": 1.25,
+        "components": "largest",
+        "minimum_size_ml": 0.5,
+        "smoothing_mm": 1.5,
+    }
+    assert record["run"]["model"]["hash"] == "1" * 64
+    assert record["figures"]["peak"] == 2.0
+    text = _tag(segmentation, segment_id)
+    assert '"smoothing_mm":1.5' in text and '"model":"tiny-blob"' in text
+    restored = segmentation.GetNodeReference(provenance.HEATMAP_ROLE)
+    assert restored is widget._parameterNode.heatmap
+
+
+def _tag(segmentation, segment_id):
+    import vtk
+
+    value = vtk.reference("")
+    segment = segmentation.GetSegmentation().GetSegment(segment_id)
+    assert segment.GetTag(provenance.MASK_TAG, value)
+    return str(value)
+
+
+def test_a_segment_has_the_card_s_name_and_colour_and_the_engine_s_terminology(widget, heatmap):
+    from TomoSegLib.imaging.segmentation import DEFAULT_TERMINOLOGY
+
+    segmentation, segment_id = make_segment(widget)
+    segment = segmentation.GetSegmentation().GetSegment(segment_id)
+    assert segment.GetName() == "bright blob"
+    assert segment.GetColor() == pytest.approx((0.9, 0.3, 0.2))
+    assert segment.GetTerminology() == segments.DEFAULT_TERMINOLOGY == DEFAULT_TERMINOLOGY
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    items = [hierarchy.GetItemByDataNode(node) for node in (segmentation, heatmap)]
+    assert hierarchy.GetItemParent(items[0]) == hierarchy.GetItemParent(items[1])
+
+
+def test_making_can_be_undone_and_redone_with_its_figures(widget, heatmap):
+    ui = widget.ui
+    segmentation, first = make_segment(widget)
+    ui.thresholdSlider.value = 0.05
+    second = make_segment(widget)[1]
+    assert len(table_rows()) == 2
+    ui.undoSegmentButton.click()
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == [first]
+    assert len(table_rows()) == 1
+    assert provenance.readSegmentRecord(segmentation, second) is None
+    ui.undoSegmentButton.click()
+    assert not ui.undoSegmentButton.enabled
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode") == []
+    ui.redoSegmentButton.click()
+    ui.redoSegmentButton.click()
+    assert not ui.redoSegmentButton.enabled
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == [first, second]
+    assert [row[0] for row in table_rows()] == ["bright blob"] * 2
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, first, heatmap)
+    assert mask.sum() == BLOB_VOXELS
+    # What the user has deleted cannot be undone.
+    segmentation.GetSegmentation().RemoveSegment(second)
+    ui.undoSegmentButton.click()
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
+
+
+def test_undo_leaves_other_segments_and_their_edits_alone(widget, heatmap):
+    segmentation, made = make_segment(widget)
+    other = segmentation.GetSegmentation().AddEmptySegment("mine", "mine")
+    painted = np.zeros(slicer.util.arrayFromVolume(heatmap).shape, np.uint8)
+    painted[3:5, 3:5, 3:5] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, segmentation, other, heatmap)
+    widget.ui.undoSegmentButton.click()
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["mine"]
+    kept = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, "mine", heatmap)
+    np.testing.assert_array_equal(kept != 0, painted != 0)
+
+
+def test_the_figures_are_in_a_table_and_in_the_panel(widget, heatmap):
+    make_segment(widget)
+    ((name, source, volume_ml, peak, mean),) = table_rows()
+    assert (name, source) == ("bright blob", heatmap.GetName())
+    assert float(volume_ml) == pytest.approx(BLOB_VOXELS * VOXEL_ML)
+    assert float(peak) == float(mean) == 2.0
+    assert "bright blob: 1.8 ml, peak 2, mean 2" in widget.ui.statisticsNote.text
+
+
+def test_an_edited_segment_is_measured_as_it_is_now(widget, heatmap):
+    transform = turn()
+    heatmap.SetAndObserveTransformNodeID(transform.GetID())
+    segmentation, segment_id = make_segment(widget)
+    assert segmentation.GetTransformNodeID() == transform.GetID()
+    edited = np.zeros(slicer.util.arrayFromVolume(heatmap).shape, np.uint8)
+    edited[8:12, 9:14, 10:18] = 1  # two columns beside the blob
+    slicer.util.updateSegmentBinaryLabelmapFromArray(edited, segmentation, segment_id, heatmap)
+    widget.ui.measureButton.click()
+    assert host.wait_for(lambda: widget.ui.measureButton.enabled)
+    ((_name, _source, volume_ml, peak, mean),) = table_rows()
+    assert float(volume_ml) == pytest.approx(edited.sum() * VOXEL_ML)
+    assert float(peak) == 2.0
+    assert float(mean) == pytest.approx((2 * BLOB_VOXELS + 0.1 * 40) / 160)
+
+
+def test_a_mask_goes_into_a_segmentation_under_another_transform(widget, heatmap):
+    transform = turn()
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "elsewhere")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetAndObserveTransformNodeID(transform.GetID())
+    widget.ui.segmentationSelector.setCurrentNode(segmentation)
+    node, segment_id = make_segment(widget)
+    assert node is segmentation and segmentation.GetTransformNodeID() == transform.GetID()
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, heatmap) != 0
+    blob = slicer.util.arrayFromVolume(heatmap) == 2
+    overlap = 2 * (mask & blob).sum() / (mask.sum() + blob.sum())
+    assert overlap > 0.8  # the two grids are turned against each other
+    center = [0.0, 0.0, 0.0]
+    segmentation.GetSegmentCenterRAS(segment_id, center)
+    expected = np.array([12.5, 11.0, 9.5]) * [2.0, 2.5, 3.0]
+    np.testing.assert_allclose(center, expected, atol=2.0)
+
+
+def test_an_empty_mask_is_no_segment(widget, heatmap, monkeypatch):
+    told = []
+    monkeypatch.setattr(slicer.util, "infoDisplay", told.append)
+    widget.ui.minimumSizeSlider.value = 50
+    widget.ui.makeSegmentButton.click()
+    assert host.wait_for(lambda: widget.ui.makeSegmentButton.enabled)
+    assert "empty" in told[0]
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+    assert widget.ui.statisticsNote.text == ""
+
+
+# -- the editor ------------------------------------------------------------------------------------
+
+
+def test_the_segment_editor_gets_the_heatmap_and_the_views_stay_as_they_are(
+    widget, volume, heatmap
+):
+    segmentation, segment_id = make_segment(widget)
+    threshold = widget._parameterNode.threshold
+    widget.ui.mapCombo.setCurrentIndex(widget.ui.mapCombo.findData("none"))
+    widget.ui.editSegmentButton.click()
+    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    assert editor.segmentationNode() is segmentation
+    assert editor.sourceVolumeNode() is heatmap
+    assert editor.currentSegmentID() == segment_id
+    node = editor.mrmlSegmentEditorNode()
+    assert node.GetSourceVolumeIntensityMaskRange() == pytest.approx((threshold, 2.0))
+    assert not node.GetSourceVolumeIntensityMask()
+    # Slicer's editor makes a source that no view shows the background of all of them.
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if not composite.GetLayoutName().startswith("TomoSeg"):
+            assert composite.GetBackgroundVolumeID() == volume.GetID()
+            assert composite.GetForegroundVolumeID() == heatmap.GetID()
+
+
+def test_the_editor_s_own_undo_is_told_of_a_new_segment(widget, heatmap, monkeypatch):
+    segmentation, _segment_id = make_segment(widget)
+    widget.ui.editSegmentButton.click()
+    editor = slicer.modules.SegmentEditorWidget.editor
+    saved = []
+    monkeypatch.setattr(
+        type(editor._peer_), "saveStateForUndo", lambda self: saved.append(len(segment_ids()))
+    )
+
+    def segment_ids():
+        return segmentation.GetSegmentation().GetSegmentIDs()
+
+    host.select("TomoSeg")
+    make_segment(widget)
+    assert saved == [1] and len(segment_ids()) == 2
