@@ -119,6 +119,18 @@ def test_windows_without_foreground_are_passed_over_and_nothing_else_changes() -
     )
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_what_is_passed_over_is_background(activation: str) -> None:
+    foreground = np.zeros(SHAPE, dtype=np.bool_)
+    foreground[0, 0, 0] = True
+    outputs = {"outputs": [2, 1, 0] if activation == "softmax" else [2, 1]}
+    card = make_card(labels=2, activation=activation, **outputs)
+    segmenter = LoadedSegmenter(convolution(outputs=len(card.outputs)), card)
+    found = predict(scan(foreground=foreground), segmenter)
+    far = found.probabilities[:, -5:, -5:, -5:]
+    assert np.allclose(far[:2], 0) and np.allclose(far[2:], 1)
+
+
 def test_a_part_has_the_values_of_the_whole_and_needs_fewer_windows() -> None:
     model_input = scan()
     segmenter = LoadedSegmenter(convolution(side=3), make_card())

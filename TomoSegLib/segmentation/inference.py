@@ -31,6 +31,8 @@ _VOXELS = {"cpu": 2**18, "cuda": 2**23, "mps": 2**21}
 # A voxel of the scan has its foreground's edge and its neighbours for the interpolation so far
 # away on the model's grid.
 _REACH = 2
+# The logit of what is certain: windows that are passed over hold the background.
+_SURE = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +40,8 @@ class Prediction:
     """What a segmenter says about a prepared scan.
 
     Attributes:
-        probabilities: ``(K, k, j, i)`` float32 on the model's grid, of the card's outputs; without
-            meaning where there is no foreground within two voxels.
+        probabilities: ``(K, k, j, i)`` float32 on the model's grid, of the card's outputs; more or
+            less the background where there is no foreground within two voxels.
         windows: Number of windows that the network has seen.
         device: Where the network ended: the CPU if a GPU's memory did not suffice.
         batch_size: The most windows per pass.
@@ -93,6 +95,8 @@ def predict(
     places = _places(foreground.shape, window)
     total = sum(_is_needed(place, foreground, box) for place in places)
     passes = WindowPasses(segmenter, batch_size, on_warning)
+    nothing = torch.tensor([_SURE if value == 0 else -_SURE for value in card.outputs])
+    nothing = nothing[None, :, None, None, None]
     done = 0
 
     def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]]) -> Tensor:
@@ -102,7 +106,7 @@ def predict(
             for n, (_, _, k, j, i) in enumerate(coordinates)
             if _is_needed((k, j, i), foreground, box)
         ]
-        logits = torch.zeros(len(windows), len(card.outputs), *windows.shape[2:])
+        logits = nothing.expand(len(windows), -1, *windows.shape[2:]).clone()
         if needed:
             logits[needed] = passes(windows[needed])
             done += len(needed)
