@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from TomoSegLib.datasets.manifest import Case, Split, write_manifest
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.evaluation.evaluate import METHODS, Evaluation, evaluate
+from TomoSegLib.evaluation.figures import method_name
 from TomoSegLib.evaluation.methods import IntensityMethod
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models import tiny_blob
+from TomoSegLib.models.folder import save_model
 
 GRID = Geometry.from_parts((30, 32, 34), (2.0, 2.0, 2.0), np.diag([-1, 1, 1]), (20, -30, 5))
 
@@ -89,6 +92,67 @@ def test_every_method_on_every_case_with_intervals_and_a_figure(
     done = [step for step, _ in steps]
     assert done == sorted(done) and steps[-1] == (steps[0][1], steps[0][1])
     assert not list(output.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A segmenter that says lesion where the normalised intensity is above 2.5."""
+    network = {
+        "target": "torch.nn.Conv3d",
+        "arguments": {"in_channels": 1, "out_channels": 2, "kernel_size": 1},
+    }
+    weights = {
+        "weight": torch.tensor([0.0, 4.0]).reshape(2, 1, 1, 1, 1),
+        "bias": torch.tensor([0.0, -10.0]),
+    }
+    fields = tiny_blob.card_fields() | {
+        "name": "bright-voxels",
+        "task": "segmentation",
+        "network": network,
+        "sliding_window": {"roi_size": [32, 32, 32]},
+    }
+    for heatmaps_only in ("slices", "method", "methods"):
+        fields.pop(heatmaps_only, None)
+    folder = tmp_path_factory.mktemp("model") / "bright-voxels"
+    return str(save_model(folder, fields, weights).path)
+
+
+def test_refined_masks_and_segmenters_stand_beside_the_heatmaps(
+    data: Path, model: str, segmenter: str, tmp_path: Path
+) -> None:
+    asked = Evaluation(
+        data / "manifest.csv",
+        model,
+        tmp_path,
+        methods=("tonno",),
+        refine=True,
+        segmenters=[segmenter],
+        directions="fibonacci:12",
+        device="cpu",
+    )
+    steps: list[tuple[float, int]] = []
+    summary = evaluate(asked, on_progress=lambda done, total, _: steps.append((done, total)))
+    assert list(summary["methods"]) == ["tonno", "tonno+refined", "bright-voxels"]
+    assert steps[-1] == (18, 18)
+    plain, refined, direct = (summary["methods"][m] for m in summary["methods"])
+    assert refined["average_precision"]["value"] == plain["average_precision"]["value"]
+    assert refined["dice"]["value"] > plain["dice"]["value"]
+    assert direct["dice"]["value"] > 0.8
+    assert summary["settings"]["tonno+refined"]["refinement"]["method"]
+    assert method_name("tonno+refined") == "ToNNO, refined"
+
+
+def test_a_model_of_the_wrong_task_is_no_segmenter_to_compare_with(
+    data: Path, model: str, segmenter: str, tmp_path: Path
+) -> None:
+    asked = Evaluation(data / "manifest.csv", model, tmp_path / "out", segmenters=[model])
+    with pytest.raises(TomoSegError) as refused:
+        evaluate(asked)
+    assert refused.value.code == "model-task"
+    with pytest.raises(TomoSegError) as refused:
+        evaluate(replace(asked, segmenters=[segmenter, segmenter]))
+    assert refused.value.code == "usage"
+    assert not (tmp_path / "out").exists()
 
 
 def run_counter(monkeypatch: pytest.MonkeyPatch) -> list[str]:

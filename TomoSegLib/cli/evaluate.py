@@ -54,6 +54,12 @@ def evaluate(
     cam: Annotated[
         str, typer.Option(help="Kind of map: cam, gradcam, gradcam++ or layercam.")
     ] = "cam",
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Each heatmap method with a refined mask, too.")
+    ] = False,
+    segmenter: Annotated[
+        list[str], typer.Option(metavar="MODEL", help="Compare with a segmenter; may be repeated.")
+    ] = [],  # noqa: B006 - Typer copies it
     threshold: Annotated[str, typer.Option(help="card, otsu, percentile:Q or a value.")] = "card",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Slices per pass.", min=1)] = None,
@@ -86,6 +92,8 @@ def evaluate(
         validation=validation,
         directions=directions,
         cam=cast(CamKind, cam),
+        refine=refine,
+        segmenters=segmenter,
         threshold=_number_or_word(threshold),
         device=device,
         batch_size=batch_size,

@@ -26,6 +26,7 @@ import numpy as np
 
 from TomoSegLib import __version__
 from TomoSegLib.datasets.manifest import Case, Split, read_manifest
+from TomoSegLib.errors import TomoSegError
 from TomoSegLib.evaluation.baseline import BoolArray, IntensityBaseline, choose_baseline
 from TomoSegLib.evaluation.figures import draw_evaluation, method_name
 from TomoSegLib.evaluation.methods import (
@@ -33,6 +34,8 @@ from TomoSegLib.evaluation.methods import (
     EvaluatedMethod,
     HeatmapMethod,
     IntensityMethod,
+    RefinedMethod,
+    SegmenterMethod,
     unknown_method,
 )
 from TomoSegLib.evaluation.prepared import PreparedCase, prepare_case, thumbnail
@@ -45,7 +48,7 @@ from TomoSegLib.evaluation.summary import (
     summarize,
 )
 from TomoSegLib.imaging.preprocessing import ModelInput
-from TomoSegLib.models.card import CamKind, Method
+from TomoSegLib.models.card import CamKind, Method, RefinementSettings
 from TomoSegLib.models.store import ModelFolder, find_model, model_hash
 
 INTENSITY = "intensity"
@@ -74,6 +77,9 @@ class Evaluation:
         directions: Direction set for every method but one-orientation CAM, or None for the
             card's.
         cam: Kind of class activation map.
+        refine: Whether each heatmap method is evaluated with a refined mask too, with the card's
+            settings or the defaults.
+        segmenters: Names or folders of segmenters to compare with.
         threshold: ``card``, ``otsu``, ``percentile:Q`` or a number; ``card`` falls back to
             ``otsu``, with a warning, where the card has none.
         device: As in a job.
@@ -91,6 +97,8 @@ class Evaluation:
     validation_cases: int = 24
     directions: str | None = None
     cam: CamKind = "cam"
+    refine: bool = False
+    segmenters: Sequence[str] = ()
     threshold: float | str = "card"
     device: str = "auto"
     batch_size: int | None = None
@@ -125,7 +133,7 @@ def evaluate(
             raise unknown_method(name, METHODS)
     manifest = read_manifest(what.manifest)
     cases = manifest.split(what.split)
-    model = find_model(what.model)
+    model, segmenters = find_model(what.model), _segmenters(what.segmenters)
     validation = _validation_cases(what) if INTENSITY in what.methods else []
     folder = EvaluationFolder(
         what.output,
@@ -136,7 +144,9 @@ def evaluate(
         },
         overwrite=what.overwrite,
     )
-    total = len(cases) * len(what.methods) + len(validation)
+    heatmaps = sum(name != INTENSITY for name in what.methods)
+    count = len(what.methods) + (heatmaps if what.refine else 0) + len(segmenters)
+    total = len(cases) * count + len(validation)
     baseline = IntensityBaseline()
     if INTENSITY in what.methods:
         baseline = folder.baseline(
@@ -149,7 +159,7 @@ def evaluate(
                 "There are no validation cases with masks to choose the intensity baseline on: "
                 "Otsu's threshold is used.",
             )
-    methods = _methods(what, model, baseline, on_warning)
+    methods = _methods(what, model, baseline, segmenters, on_warning)
     results: list[CaseResult] = []
     done = len(validation)
     for case in cases:
@@ -163,28 +173,51 @@ def _methods(
     what: Evaluation,
     model: ModelFolder,
     baseline: IntensityBaseline,
+    segmenters: Sequence[ModelFolder],
     on_warning: Callable[[str, str], None],
 ) -> list[EvaluatedMethod]:
     from TomoSegLib.jobs.devices import choose_device
 
-    encoder = EncoderOnce(model, choose_device(what.device))
+    device = choose_device(what.device)
+    encoder = EncoderOnce(model, device)
     methods: list[EvaluatedMethod] = []
     for name in dict.fromkeys(what.methods):
         if name == INTENSITY:
             methods.append(IntensityMethod(baseline, model))
-        else:
-            methods.append(
-                HeatmapMethod(
-                    cast(Method, name),
-                    encoder,
-                    cam=what.cam,
-                    directions=what.directions,
-                    threshold=what.threshold,
-                    batch_size=what.batch_size,
-                    on_warning=on_warning,
-                )
-            )
+            continue
+        heatmap = HeatmapMethod(
+            cast(Method, name),
+            encoder,
+            cam=what.cam,
+            directions=what.directions,
+            threshold=what.threshold,
+            batch_size=what.batch_size,
+            on_warning=on_warning,
+        )
+        methods.append(heatmap)
+        if what.refine:
+            settings = model.card.refinement or RefinementSettings()
+            methods.append(RefinedMethod(heatmap, model.card, settings))
+    methods += [SegmenterMethod(segmenter, device) for segmenter in segmenters]
     return methods
+
+
+def _segmenters(names: Sequence[str]) -> list[ModelFolder]:
+    models = [find_model(name) for name in names]
+    for number, model in enumerate(models):
+        if model.card.task != "segmentation":
+            raise TomoSegError(
+                "model-task",
+                f"The model {model.name} is for heatmaps, not for segmentation.",
+                "Give it as --model; --segmenter compares with models of the other task.",
+            )
+        if model.name in [*METHODS, *(other.name for other in models[:number])]:
+            raise TomoSegError(
+                "usage",
+                f"Two methods would be called {model.name} in the tables.",
+                "Give each segmenter once, and other names to models that share one.",
+            )
+    return models
 
 
 def _evaluate_case(

@@ -56,7 +56,9 @@ class Thumbnail:
 
 def method_name(method: str) -> str:
     """What a method is called in figures."""
-    return METHOD_NAMES.get(method, method)
+    base, _, more = method.partition("+")
+    name = METHOD_NAMES.get(base, base)
+    return f"{name}, {more}" if more else name
 
 
 def draw_evaluation(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.evaluation.baseline import IntensityBaseline
-from TomoSegLib.evaluation.prepared import PreparedCase
+from TomoSegLib.evaluation.prepared import PreparedCase, prepare_case
 from TomoSegLib.imaging.preprocessing import sample_on
-from TomoSegLib.models.card import CamKind, Method, MethodSettings
+from TomoSegLib.models.card import CamKind, Method, MethodSettings, ModelCard, RefinementSettings
 from TomoSegLib.models.store import ModelFolder, model_hash
+
+if TYPE_CHECKING:
+    from TomoSegLib.models.segmenter import LoadedSegmenter
+
+REFINED = "+refined"
+"""What the name of a heatmap method ends in when its mask is refined."""
 
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
@@ -30,11 +36,13 @@ class Outcome:
         heatmap: ``(k, j, i)``.
         mask: ``(k, j, i)``.
         threshold: The heatmap value at which the mask begins.
+        agreement: ``(k, j, i)`` of the directions, where there are any.
     """
 
     heatmap: Float32Array
     mask: BoolArray
     threshold: float
+    agreement: Float32Array | None = None
 
 
 class EvaluatedMethod(Protocol):
@@ -130,6 +138,7 @@ class HeatmapMethod:
                     "Otsu's is used.",
                 )
         self._threshold = threshold
+        self._last: tuple[PreparedCase, Outcome] | None = None
 
     def settings(self) -> dict[str, Any]:
         """See `EvaluatedMethod`."""
@@ -142,13 +151,15 @@ class HeatmapMethod:
         }
 
     def run(self, prepared: PreparedCase, on_progress: OnProgress) -> Outcome:
-        """See `EvaluatedMethod`."""
+        """See `EvaluatedMethod`; the last case's outcome is kept for `RefinedMethod`."""
         from TomoSegLib.heatmaps.mask import heatmap_to_mask
         from TomoSegLib.heatmaps.pipeline import compute_heatmap
 
+        if self._last is not None and self._last[0] is prepared:
+            return self._last[1]
         card = self._encoder.model.card
         model_input = prepared.model_input
-        heatmap = compute_heatmap(
+        found = compute_heatmap(
             model_input,
             self._encoder(),
             card,
@@ -158,16 +169,83 @@ class HeatmapMethod:
             device=self._encoder.device,
             batch_size=self._batch_size,
             on_progress=on_progress,
-        ).heatmap
+        )
         mask, threshold = heatmap_to_mask(
-            heatmap,
+            found.heatmap,
             model_input.source_foreground,
             self._threshold,
             card.mask,
             model_input.source,
             calibrated=self.method_settings.threshold,
         )
-        return Outcome(heatmap, mask.astype(bool), threshold)
+        outcome = Outcome(found.heatmap, mask.astype(bool), threshold, found.agreement)
+        self._last = prepared, outcome
+        return outcome
+
+
+class RefinedMethod:
+    """A heatmap method whose mask follows the image's borders, as ``tomoseg run --refine`` does."""
+
+    def __init__(self, heatmap: HeatmapMethod, card: ModelCard, refinement: RefinementSettings):
+        self.name = f"{heatmap.name}{REFINED}"
+        self._heatmap, self._card, self._refinement = heatmap, card, refinement
+
+    def settings(self) -> dict[str, Any]:
+        """See `EvaluatedMethod`."""
+        return {
+            **self._heatmap.settings(),
+            "refinement": self._refinement.model_dump(mode="json"),
+            "mask": self._card.mask.model_dump(mode="json"),
+        }
+
+    def run(self, prepared: PreparedCase, on_progress: OnProgress) -> Outcome:
+        """See `EvaluatedMethod`."""
+        from TomoSegLib.refinement.refine import refined_mask
+
+        outcome = self._heatmap.run(prepared, on_progress)
+        assert outcome.agreement is not None
+        mask = refined_mask(
+            prepared.image.array,
+            outcome.heatmap,
+            outcome.agreement,
+            prepared.model_input.source,
+            self._refinement,
+            self._card.mask,
+            threshold=outcome.threshold,
+            foreground=prepared.model_input.source_foreground,
+        )
+        return replace(outcome, mask=mask.astype(bool))
+
+
+class SegmenterMethod:
+    """A segmenter, as ``tomoseg run`` would run it; its probability stands for the heatmap."""
+
+    def __init__(self, model: ModelFolder, device: str) -> None:
+        self.name = model.name
+        self._model, self._device = model, device
+        self._segmenter: LoadedSegmenter | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """See `EvaluatedMethod`."""
+        return {"model": model_hash(self._model)}
+
+    def run(self, prepared: PreparedCase, on_progress: OnProgress) -> Outcome:
+        """See `EvaluatedMethod`."""
+        from TomoSegLib.models.segmenter import load_segmenter
+        from TomoSegLib.segmentation.inference import predict
+        from TomoSegLib.segmentation.labelmap import clean, to_source
+
+        if self._segmenter is None:
+            self._segmenter = load_segmenter(self._model, self._device)
+        card = self._model.card
+        scan = prepare_case(prepared.case, card).model_input
+        found = predict(scan, self._segmenter, on_progress=on_progress)
+        probabilities, labelmap = to_source(
+            found.probabilities, scan.geometry, scan.source, scan.source_foreground, card
+        )
+        clean(labelmap, probabilities, card.labels, card.mask, scan.source)
+        value = card.labels[0].value
+        return Outcome(probabilities[..., 0], labelmap == value, 0.5)
 
 
 def method_settings(
