@@ -14,6 +14,7 @@ from TomoSegLib.imaging import montage as module
 from TomoSegLib.imaging.io import read_volume, sitk_image
 from TomoSegLib.imaging.montage import display_grid, display_window, heatmap_range, montage
 from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.models.card import Label
 
 
 def scan(geometry: Geometry) -> tuple[Volume, np.ndarray]:
@@ -107,6 +108,25 @@ def test_heatmap_and_outline_are_drawn_in_colour(any_geometry: Geometry, tmp_pat
     montage(volume, None, None, path, title="a title", footer="small print")
     assert not (np.ptp(picture(path), axis=-1) > 0.2).any()
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_each_label_is_outlined_in_its_own_colour_and_named(tmp_path: Path) -> None:
+    volume, _ = scan(Geometry.from_parts((20, 24, 28), (2, 2, 2)))
+    mask = np.zeros(volume.array.shape, np.uint8)
+    mask[5:12, 6:12, 6:12] = 3
+    mask[6:13, 14:20, 14:20] = 9
+    labels = [
+        Label(name="liver", value=3, color=(1.0, 0.0, 0.0)),
+        Label(name="spleen", value=9, color=(0.0, 1.0, 0.0)),
+        Label(name="not there", value=4, color=(0.0, 0.0, 1.0)),
+    ]
+    montage(volume, None, mask, tmp_path / "a.png", title="", footer="", labels=labels)
+    red, green, blue = np.moveaxis(picture(tmp_path / "a.png"), -1, 0)
+    legend = slice(int(0.8 * len(red)), None)
+    for color, others in ((red, green + blue), (green, red + blue)):
+        pure = (color > 0.8) & (others < 0.3)
+        assert pure[: legend.start].sum() > 50 and pure[legend].sum() > 10
+    assert not ((blue > 0.5) & (red + green < 0.3)).any()
 
 
 def test_an_empty_result_is_drawn_too(tmp_path: Path) -> None:
