@@ -11,6 +11,7 @@ import typer
 import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.finetuning import finetune
+from TomoSegLib.cli.hearts import simulate_hearts
 from TomoSegLib.cli.manifests import manifest
 from TomoSegLib.cli.planes import planes_app, pretrain_planes
 from TomoSegLib.cli.pretraining import pretrain_app
@@ -36,6 +37,7 @@ pretrain_app.command("planes")(pretrain_planes)
 train_app.command("segmenter")(train_segmenter)
 app.add_typer(train_app, name="train")
 app.add_typer(simulate_app, name="simulate")
+simulate_app.command("hearts")(simulate_hearts)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
