@@ -10,6 +10,7 @@ import typer
 
 import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
+from TomoSegLib.cli.export import export
 from TomoSegLib.cli.finetuning import finetune
 from TomoSegLib.cli.hearts import simulate_hearts
 from TomoSegLib.cli.manifests import manifest
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(evaluate)
+app.command()(export)
 app.command()(finetune)
 app.command()(manifest)
 models_app = typer.Typer(help="List, show, verify and import models.", no_args_is_help=True)
@@ -122,7 +124,7 @@ def run(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Slices per pass.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Slices or windows per pass.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random numbers.")] = 0,
     previews: Annotated[
@@ -130,7 +132,7 @@ def run(
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Volume in, heatmap and mask out."""
+    """Volume in; heatmap and mask out, or a segmentation, as the model's task is."""
     from TomoSegLib.cli import commands
 
     document: dict[str, Any] = {

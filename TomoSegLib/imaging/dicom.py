@@ -130,6 +130,20 @@ def read_series(path: Path, series_uid: str | None = None) -> Volume:
             ``dicom-missing-slices``, ``dicom-uneven-spacing``, ``dicom-gantry-tilt``,
             ``volume-not-3d``, ``volume-truncated`` or ``volume-unreadable``.
     """
+    slices, name = series_slices(path, series_uid)
+    return _volume(slices, name)
+
+
+def series_slices(path: Path, series_uid: str | None = None) -> tuple[list[ImageSlice], str]:
+    """The image planes of `read_series` in the order of its ``k``, and the series' name.
+
+    Args:
+        path: As there.
+        series_uid: As there.
+
+    Raises:
+        TomoSegError: As there, but what is wrong with the distances or the pixels is not noticed.
+    """
     if path.is_file():
         header = read_header(path)
         if header is None or "Rows" not in header:
@@ -139,13 +153,19 @@ def read_series(path: Path, series_uid: str | None = None) -> Volume:
                 "Give the folder of an image series, or one of its files.",
             )
         if int(header.get("NumberOfFrames", 1) or 1) > 1:
-            return _volume(_slices([path]), path.name)
+            return _sorted_stack(_slices([path]), path.name), path.name
         series_uid = str(header.get("SeriesInstanceUID", ""))
         folder = path.parent
     else:
         folder = path
     series = _select(find_series(folder), series_uid, folder)
-    return _volume(_slices(series.files), folder.name)
+    return _sorted_stack(_slices(series.files), folder.name), folder.name
+
+
+def _sorted_stack(slices: list[ImageSlice], name: str) -> list[ImageSlice]:
+    slices = _one_stack(slices, name)
+    normal = slices[0].normal
+    return sorted(slices, key=lambda s: float(s.position @ normal))
 
 
 def _select(found: Sequence[Series], uid: str | None, folder: Path) -> Series:
@@ -291,9 +311,6 @@ def _plane(
 
 
 def _volume(slices: list[ImageSlice], name: str) -> Volume:
-    slices = _one_stack(slices, name)
-    normal = slices[0].normal
-    slices.sort(key=lambda s: float(s.position @ normal))
     step = _step(slices, name)
     first = slices[0]
     affine = np.eye(4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from TomoSegLib.jobs.result import (
     Segment,
     SegmentationResult,
     Vector,
+    file_hash,
 )
 from TomoSegLib.jobs.settings import method_settings, refinement_settings
 from TomoSegLib.models.card import Label
@@ -209,15 +209,6 @@ def _record(
 def _write(folder: Path, result: Record) -> None:
     text = result.model_dump_json(indent=2) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8", newline="\n")
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _vector(values: npt.NDArray[np.float64]) -> Vector:

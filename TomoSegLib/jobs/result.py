@@ -6,6 +6,7 @@ of inputs and model) and to tell whether the same came out (the hashes of the fi
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -256,3 +257,12 @@ def repeated(
             ),
         }
     )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -14,10 +14,11 @@ from scipy import ndimage
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.heatmaps.mask import keep_components
+from TomoSegLib.imaging.boxes import box_around
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.models.card import MaskSettings, RefinementSettings
 from TomoSegLib.refinement.evidence import intensity_log_odds, smooth_inside
-from TomoSegLib.refinement.seeds import Seeds, bounding_box, find_seeds
+from TomoSegLib.refinement.seeds import Seeds, find_seeds
 from TomoSegLib.refinement.solvers import Problem, solve
 
 BoolArray = npt.NDArray[np.bool_]
@@ -89,7 +90,7 @@ def refine(
     heat = _heat(heatmap, threshold, allowed)
     seeds = find_seeds(heat, agreement, allowed, geometry, settings, extra_inside, extra_outside)
     result = np.zeros(geometry.shape, np.bool_)
-    box = bounding_box(seeds.inside | seeds.unsure, geometry, _SURROUNDINGS_MM)
+    box = box_around(seeds.inside | seeds.unsure, geometry, _SURROUNDINGS_MM)
     if box is None or not seeds.inside.any():
         return result
     result[box] = _refine_box(

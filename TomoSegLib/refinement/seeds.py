@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from TomoSegLib.imaging.boxes import Box, box_around
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.models.card import RefinementSettings
 
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
-Box = tuple[slice, slice, slice]
 
 STROKE_REACH_MM = 25.0
 """So far around a stroke the heatmap's opposite opinion is no longer taken for certain."""
@@ -92,25 +92,10 @@ def find_seeds(
     return Seeds(inside, possible & ~inside)
 
 
-def bounding_box(
-    mask: BoolArray, geometry: Geometry, margin_mm: float
-) -> tuple[slice, slice, slice] | None:
-    """The smallest box ``[k, j, i]`` around a mask and a margin; None where the mask is empty."""
-    boxes = ndimage.find_objects(mask.view(np.uint8))
-    if not boxes:
-        return None
-    margin = np.ceil(margin_mm / geometry.spacing[::-1]).astype(int).tolist()
-    k, j, i = (
-        slice(max(part.start - m, 0), min(part.stop + m, size))
-        for part, m, size in zip(boxes[0], margin, mask.shape, strict=True)
-    )
-    return k, j, i
-
-
 def _around(strokes: BoolArray, geometry: Geometry) -> BoolArray:
     """The voxels within `STROKE_REACH_MM` of a stroke."""
     near = np.zeros_like(strokes)
-    box = bounding_box(strokes, geometry, STROKE_REACH_MM)
+    box = box_around(strokes, geometry, STROKE_REACH_MM)
     if box is not None:
         distance = ndimage.distance_transform_edt(~strokes[box], sampling=geometry.spacing[::-1])
         near[box] = distance <= STROKE_REACH_MM
