@@ -9,12 +9,16 @@ protect_constants()
 
 from PySide6 import QtWidgets  # noqa: E402 - the constants come first
 
+_application: QtWidgets.QApplication | None = None
+
 
 def start(name: str = "TomoSegHost") -> QtWidgets.QApplication:
     """Start Qt (once) and install the facade modules; returns PySide6's application."""
     from .bridge import modules as facade
 
+    global _application
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([name])
+    _application = application  # who calls this need not keep it alive
     application.setApplicationName(name)
     application.setQuitOnLastWindowClosed(False)
     # Importing these registers the classes; nothing of the application starts yet.

@@ -50,7 +50,9 @@ class UiLoader(QtUiTools.QUiLoader):
     ) -> QtWidgets.QWidget:
         """Make one widget; an unknown class only gives a warning and its base."""
         if class_name.startswith("Q"):
-            return super().createWidget(class_name, parent, name)
+            made = super().createWidget(class_name, parent, name)
+            # A parent that is told of its new child may have asked for it too early.
+            return pyside.most_derived(made) if made is not None else None
         if not api.known(class_name) or pyside.find(class_name) is None:
             base = self._extends.get(class_name, "QWidget")
             print(

@@ -63,6 +63,7 @@ def wrapper_of(item: shiboken6.Object) -> object:
     """The wrapper of a PySide6 object: the living one of a QObject, else a new one."""
     if not isinstance(item, QtCore.QObject):
         return class_of(item)._around_(item)
+    item = pyside.most_derived(item)
     found = _wrappers.get(pyside.address(item))
     if found is not None and pyside.alive(found._peer_):
         return found

@@ -12,7 +12,7 @@ from PySide6 import QtCore, QtGui
 
 from ..qtproperty import stored, stored_enum
 from . import api, pyside
-from .signature import parse_signature, parse_type
+from .signature import Signature, parse_signature, parse_type
 from .strictness import HostLacks
 
 _TYPES = {
@@ -103,9 +103,11 @@ def _add_functions(level: api.ClassInfo, base: type, namespace: dict) -> None:
             if _has(base, name) or name in namespace:
                 continue
             target = name[3:4].lower() + name[4:] if name.startswith("set") else ""
-            namespace[name] = (
-                _setter(target) if target in properties else _missing(f"{level.name}.{text}")
-            )
+            if target in properties:
+                namespace[name] = _setter(target)
+            else:
+                accessor = _node_accessor(level, parse_signature(text))
+                namespace[name] = accessor or _missing(f"{level.name}.{text}")
 
 
 def _setter(name: str):
@@ -113,6 +115,40 @@ def _setter(name: str):
         setattr(self, name, value)
 
     return call
+
+
+def _node_accessor(level: api.ClassInfo, signature: Signature):
+    """``setMRMLTableNode(vtkMRMLTableNode*)`` or ``mrmlTableNode()``: a widget keeps its node even
+    where nothing else of it is implemented; None for other functions."""
+    arguments, returns = signature.arguments, signature.returns
+    if signature.name.startswith("set") and len(arguments) == 1 and returns is None:
+        type_, key = arguments[0], signature.name[3:]
+    elif not arguments and returns is not None:
+        type_, key = returns, signature.name
+        if not any(level.overloads(f"set{prefix}") for prefix in (_capital(key), _mrml(key))):
+            return None
+    else:
+        return None
+    if not (type_.pointer and type_.name.startswith(("vtkMRML", "vtkSegment"))):
+        return None
+    key = f"_node_{key.lower()}"
+    if not arguments:
+        return lambda self: getattr(self, key, None)
+
+    def call(self: QtCore.QObject, node: object) -> None:
+        getter = level.overloads(signature.name[3:4].lower() + signature.name[4:])
+        wanted = getter[0].signature.returns if getter and getter[0].signature.returns else type_
+        setattr(self, key, node if node is not None and node.IsA(wanted.name) else None)
+
+    return call
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _mrml(name: str) -> str:
+    return f"MRML{name[4:]}" if name.startswith("mrml") else _capital(name)
 
 
 def _missing(text: str):

@@ -60,3 +60,24 @@ def alive(item: object) -> bool:
 def address(item: shiboken6.Object) -> int:
     """The address of the C++ object: what makes two PySide6 objects the same."""
     return shiboken6.getCppPointer(item)[0]
+
+
+def most_derived(item: QtCore.QObject) -> QtCore.QObject:
+    """The PySide6 object of the class that the C++ object really has.
+
+    PySide6 keeps the first object that it makes for an address. One that was made while the
+    constructors of C++ were still running (in ``childEvent``, say) is of a base class for good, so
+    a new one takes its place here.
+    """
+    cls = type(item)
+    if not cls.__module__.startswith("PySide6"):
+        return item  # implemented in Python: nothing can be more derived
+    meta = item.metaObject()
+    while meta is not None and meta.className() != cls.__name__:
+        wanted = find(meta.className()) if meta.className().startswith("Q") else None
+        if wanted is not None and wanted is not cls and issubclass(wanted, cls):
+            place = address(item)
+            shiboken6.invalidate(item)
+            return shiboken6.wrapInstance(place, wanted)
+        meta = meta.superClass()
+    return item

@@ -7,5 +7,6 @@ from . import (  # noqa: F401 - importing registers them
     segments,
     subject_hierarchy,
     tables,
+    transforms,
     volumes,
 )

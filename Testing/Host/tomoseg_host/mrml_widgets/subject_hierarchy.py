@@ -3,7 +3,7 @@
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from ..bridge.pyside import implements
+from ..bridge.pyside import find, implements
 from ..qtproperty import stored
 from .observers import Observers
 
@@ -20,10 +20,17 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
         self._scene: object = None
+        self._root = 0
         self._observers = Observers(self)
+        self._hierarchy_model = find("qMRMLSubjectHierarchyModel")(self)
+        self._proxy_model = find("qMRMLSortFilterSubjectHierarchyProxyModel")(self)
         self._model = QtGui.QStandardItemModel(self)
         self.setModel(self._model)
         self.selectionModel().currentChanged.connect(self._current_changed)
+        self.setIndentation(8)
+        self.setDragDropMode(QtWidgets.QAbstractItemView.DragDropMode.InternalMove)
+        self.setMultiSelection(True)
+        self.setContextMenuPolicy(QtCore.Qt.ContextMenuPolicy.CustomContextMenu)
 
     def mrmlScene(self) -> object:  # noqa: N802
         """The scene."""
@@ -40,6 +47,7 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
         self._observers.clear()
         self._scene = scene
         node = self.subjectHierarchyNode()
+        self._root = node.GetSceneItemID() if node is not None else 0
         if node is not None:
             kinds = slicer.vtkMRMLSubjectHierarchyNode
             for event in (
@@ -57,7 +65,7 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
         self._model.setHorizontalHeaderLabels(["Node"])
         node = self.subjectHierarchyNode()
         if node is not None:
-            self._add(node, node.GetSceneItemID(), self._model.invisibleRootItem())
+            self._add(node, self._root, self._model.invisibleRootItem())
         self.expandAll()
         if current:
             self.setCurrentItem(current)
@@ -85,6 +93,29 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
     def _current_changed(self, *_: object) -> None:
         self.currentItemChanged.emit(self.currentItem())
         self.currentNodeChanged.emit(self.currentNode())
+
+    def model(self) -> QtCore.QAbstractItemModel:
+        """The model of the hierarchy (what is shown comes from one of the host's own)."""
+        return self._hierarchy_model
+
+    def sortFilterProxyModel(self) -> QtCore.QAbstractItemModel:  # noqa: N802
+        """What sorts and filters it."""
+        return self._proxy_model
+
+    def rootItem(self) -> int:  # noqa: N802
+        """The ID of the item whose children are shown, 0 without a scene."""
+        return self._root
+
+    def setRootItem(self, identifier: int) -> None:  # noqa: N802
+        """Show the children of an item."""
+        if self.subjectHierarchyNode() is not None:
+            self._root = identifier or self.subjectHierarchyNode().GetSceneItemID()
+            self._fill()
+
+    def setMultiSelection(self, on: bool) -> None:  # noqa: N802
+        """Whether several items can be chosen."""
+        modes = QtWidgets.QAbstractItemView.SelectionMode
+        self.setSelectionMode(modes.ExtendedSelection if on else modes.SingleSelection)
 
     def currentItem(self) -> int:  # noqa: N802
         """The ID of the chosen item, 0 for none."""
@@ -124,3 +155,8 @@ class SubjectHierarchyTreeView(QtWidgets.QTreeView):
     nodeTypes = stored("QStringList", list, "_fill")
     contextMenuEnabled = stored(bool, True)
     editMenuActionVisible = stored(bool, True)
+    multiSelection = QtCore.Property(
+        bool,
+        lambda self: self.selectionMode() is type(self.selectionMode()).ExtendedSelection,
+        setMultiSelection,
+    )

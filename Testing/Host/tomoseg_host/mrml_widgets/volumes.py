@@ -25,12 +25,12 @@ class VolumeWidget(QtWidgets.QWidget):
         return self._volume
 
     def setMRMLVolumeNode(self, volume: object) -> None:  # noqa: N802
-        """Set the volume; None (or another kind of node) disables the widget."""
+        """Set the volume; without one, or without its display, the widget is disabled."""
         if volume is not None and not volume.IsA("vtkMRMLScalarVolumeNode"):
             volume = None
         self._observers.clear()
         self._volume = volume
-        self.setEnabled(volume is not None)
+        self.setEnabled(self._display() is not None)
         if volume is not None:
             display = volume.GetDisplayNode()
             if display is not None:
@@ -48,6 +48,7 @@ class VolumeWidget(QtWidgets.QWidget):
 
     def _from_volume(self) -> None:
         """The volume changed."""
+        self.setEnabled(self._display() is not None)
 
     def _from_display(self) -> None:
         """The display changed."""
@@ -64,22 +65,16 @@ class VolumeThresholdWidget(VolumeWidget):
         super().__init__(parent)
         self._mode = QtWidgets.QComboBox(self)
         self._mode.addItems(["Auto", "Manual", "Off"])
-        self._mode.setCurrentIndex(_OFF)
         self._range = RangeWidget(self)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._mode)
         layout.addWidget(self._range, 1)
         self._mode.activated.connect(self.setAutoThreshold)
-        self._range.valuesChanged.connect(self._to_display)
-
-    def _to_display(self, low: float, high: float) -> None:
-        display = self._display()
-        if display is not None:
-            display.SetThreshold(low, high)
-        self.thresholdValuesChanged.emit(low, high)
+        self._range.valuesChanged.connect(self.setThreshold)
 
     def _from_volume(self) -> None:
+        super()._from_volume()
         limits = self._scalar_range()
         if limits:
             before = self._range.blockSignals(True)
@@ -101,27 +96,42 @@ class VolumeThresholdWidget(VolumeWidget):
         self._range.blockSignals(before)
 
     def setAutoThreshold(self, mode: int) -> None:  # noqa: N802
-        """Set the mode."""
-        changed = mode != self._mode.currentIndex()
-        self._mode.setCurrentIndex(mode)
+        """Set the mode; nothing happens without a volume that is shown, as for all setters."""
         display = self._display()
-        if display is not None:
-            display.SetApplyThreshold(mode != _OFF)
+        if display is None:
+            return
+        before = display.GetApplyThreshold(), display.GetAutoThreshold()
+        modifying = display.StartModify()
+        display.SetApplyThreshold(mode != _OFF)
+        if mode != _OFF:
             display.SetAutoThreshold(mode == _AUTO)
-        if changed:
+        display.EndModify(modifying)
+        if before != (display.GetApplyThreshold(), display.GetAutoThreshold()):
             self.autoThresholdValueChanged.emit(mode)
 
     def setThreshold(self, low: float, high: float) -> None:  # noqa: N802
-        """Set both values."""
-        self._range.setValues(low, high)
+        """Set both values; the mode is manual then."""
+        display = self._display()
+        if display is None:
+            return
+        before = display.GetLowerThreshold(), display.GetUpperThreshold()
+        modifying = display.StartModify()
+        display.SetLowerThreshold(low)
+        display.SetUpperThreshold(high)
+        if before != (display.GetLowerThreshold(), display.GetUpperThreshold()):
+            self.setAutoThreshold(_MANUAL)
+            self.thresholdValuesChanged.emit(low, high)
+        display.EndModify(modifying)
 
     def setLowerThreshold(self, value: float) -> None:  # noqa: N802
         """Set the lower value."""
-        self._range.setMinimumValue(value)
+        if self._display() is not None:
+            self.setThreshold(value, self._display().GetUpperThreshold())
 
     def setUpperThreshold(self, value: float) -> None:  # noqa: N802
         """Set the upper value."""
-        self._range.setMaximumValue(value)
+        if self._display() is not None:
+            self.setThreshold(self._display().GetLowerThreshold(), value)
 
     def setThresholdBounds(self, low: float, high: float) -> None:  # noqa: N802
         """Set the ends."""
@@ -167,16 +177,10 @@ class WindowLevelWidget(VolumeWidget):
         layout.addWidget(self._mode)
         layout.addWidget(self._range, 1)
         self._mode.activated.connect(self.setAutoWindowLevel)
-        self._range.valuesChanged.connect(self._to_display)
-
-    def _to_display(self, low: float, high: float) -> None:
-        display = self._display()
-        if display is not None:
-            display.AutoWindowLevelOff()
-            display.SetWindowLevelMinMax(low, high)
-        self.windowLevelValuesChanged.emit(high - low, (low + high) / 2)
+        self._range.valuesChanged.connect(self.setMinMaxRangeValue)
 
     def _from_volume(self) -> None:
+        super()._from_volume()
         limits = self._scalar_range()
         if limits:
             before = self._range.blockSignals(True)
@@ -195,26 +199,55 @@ class WindowLevelWidget(VolumeWidget):
         )
         self._range.setValues(level - window / 2, level + window / 2)
         self._range.blockSignals(before)
-        self._mode.setCurrentIndex(_AUTO if display.GetAutoWindowLevel() else _MANUAL)
+        if display.GetAutoWindowLevel():
+            self._mode.setCurrentIndex(_AUTO)
+        elif self._mode.currentIndex() == _AUTO:
+            self._mode.setCurrentIndex(_MANUAL)
 
     def setAutoWindowLevel(self, mode: object) -> None:  # noqa: N802
-        """Set the mode."""
-        mode = number(mode)
-        changed = mode != self._mode.currentIndex()
-        self._mode.setCurrentIndex(mode)
-        display = self._display()
-        if display is not None:
-            display.SetAutoWindowLevel(mode == _AUTO)
-        if changed:
-            self.autoWindowLevelValueChanged.emit(mode)
+        """Set the mode; nothing happens without a volume that is shown, as for all setters."""
+        mode, display = number(mode), self._display()
+        if display is None:
+            return
+        before = display.GetAutoWindowLevel()
+        display.SetAutoWindowLevel(mode == _AUTO)
+        if bool(before) is not (mode == _AUTO):
+            self.autoWindowLevelValueChanged.emit(_AUTO if mode == _AUTO else _MANUAL)
 
     def setMinMaxRangeValue(self, low: float, high: float) -> None:  # noqa: N802
         """Set both values."""
-        self._range.setValues(low, high)
+        self.setWindowLevel(high - low, 0.5 * (low + high))
 
     def setWindowLevel(self, window: float, level: float) -> None:  # noqa: N802
-        """Set window and level."""
-        self.setMinMaxRangeValue(level - window / 2, level + window / 2)
+        """Set window and level; the mode is manual then."""
+        display = self._display()
+        if display is None:
+            return
+        before = display.GetWindow(), display.GetLevel()
+        modifying = display.StartModify()
+        display.SetWindowLevel(window, level)
+        if before != (display.GetWindow(), display.GetLevel()):
+            self.setAutoWindowLevel(_MANUAL)
+            self.windowLevelValuesChanged.emit(window, level)
+        display.EndModify(modifying)
+
+    def setWindow(self, window: float) -> None:  # noqa: N802
+        """Set the window."""
+        if self._display() is not None:
+            self.setWindowLevel(window, self._display().GetLevel())
+
+    def setLevel(self, level: float) -> None:  # noqa: N802
+        """Set the level."""
+        if self._display() is not None:
+            self.setWindowLevel(self._display().GetWindow(), level)
+
+    def setMinimumValue(self, value: float) -> None:  # noqa: N802
+        """Set the lower end of the window."""
+        self.setMinMaxRangeValue(value, self._range.maximumValue)
+
+    def setMaximumValue(self, value: float) -> None:  # noqa: N802
+        """Set the upper end of the window."""
+        self.setMinMaxRangeValue(self._range.minimumValue, value)
 
     def setMinMaxBounds(self, low: float, high: float) -> None:  # noqa: N802
         """Set the ends."""
@@ -229,18 +262,10 @@ class WindowLevelWidget(VolumeWidget):
     autoWindowLevel = QtCore.Property(
         int, lambda self: self._mode.currentIndex(), setAutoWindowLevel
     )
-    window = QtCore.Property(
-        float, _get_window, lambda self, v: self.setWindowLevel(v, self._get_level())
-    )
-    level = QtCore.Property(
-        float, _get_level, lambda self, v: self.setWindowLevel(self._get_window(), v)
-    )
-    minimumValue = QtCore.Property(
-        float, lambda self: self._range.minimumValue, lambda self, v: self._range.setMinimumValue(v)
-    )
-    maximumValue = QtCore.Property(
-        float, lambda self: self._range.maximumValue, lambda self, v: self._range.setMaximumValue(v)
-    )
+    window = QtCore.Property(float, _get_window, setWindow)
+    level = QtCore.Property(float, _get_level, setLevel)
+    minimumValue = QtCore.Property(float, lambda self: self._range.minimumValue, setMinimumValue)
+    maximumValue = QtCore.Property(float, lambda self: self._range.maximumValue, setMaximumValue)
     minimumBound = QtCore.Property(
         float, lambda self: self._range.minimum, lambda self, v: setattr(self._range, "minimum", v)
     )
