@@ -8,120 +8,22 @@ are a stack; those at one position are the phases of a slice.
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.dicom import (
-    ImageSlice,
-    decode_pixels,
-    image_slices,
-    is_dicom_file,
-    read_header,
-)
-from TomoSegLib.imaging.io import MAXIMUM_SPACING_MM, MINIMUM_SPACING_MM
-from TomoSegLib.studies.image_plane import ImagePlane
+from TomoSegLib.studies.dicom_images import DicomImage, ProblemList, files_below, read_images
 from TomoSegLib.studies.recognition import base_first, plain_words, recognise
-from TomoSegLib.studies.study import (
-    UNKNOWN,
-    Float32Array,
-    PixelSource,
-    Problem,
-    View,
-    unique_names,
-)
+from TomoSegLib.studies.study import UNKNOWN, Problem, View, unique_names
 
 # Images nearer to each other than this are at one position.
 SAME_POSITION_MM = 0.1
 _SAME_DIRECTION = 1e-3
-_NO_SCAN = {"SR", "PR", "KO", "SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "REG", "ECG", "AU"}
-
-
-@dataclass(frozen=True)
-class DicomPixels:
-    """One frame of a DICOM file."""
-
-    path: Path
-    frame: int
-    slope: float
-    intercept: float
-
-    def read(self) -> Float32Array:
-        """See `TomoSegLib.studies.study.PixelSource`."""
-        try:
-            pixels = _decoded(self.path, self.path.stat().st_mtime_ns)
-            plane = pixels[self.frame] if pixels.ndim == 3 else pixels
-        except (AttributeError, ValueError, IndexError, EOFError, OSError) as error:
-            raise TomoSegError(
-                "volume-truncated",
-                f"The pixels of '{self.path.name}' are incomplete or damaged: {error}",
-                "Copy or export the series again.",
-            ) from error
-        return plane.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
-
-
-@lru_cache(maxsize=2)
-def _decoded(path: Path, modified: int) -> Any:
-    return decode_pixels(path)
-
-
-@dataclass(frozen=True, eq=False)
-class _Image:
-    """One image of a file with what sorts it."""
-
-    slice: ImageSlice
-    file: str
-    series: str
-    number: int
-    description: str
-    frame_of_reference: str
-    instance_uid: str
-    # Trigger delay (ms), temporal position, instance or frame number, where the header has them.
-    times: tuple[float | None, float | None, float | None]
-
-    @property
-    def plane(self) -> ImagePlane:
-        u, v = self.slice.orientation[:3], self.slice.orientation[3:]
-        return ImagePlane(
-            self.slice.position,
-            u * self.slice.spacing[0],
-            v * self.slice.spacing[1],
-            self.slice.shape,
-        )
-
-    @property
-    def source(self) -> PixelSource:
-        item = self.slice
-        return DicomPixels(item.path, item.frame, item.slope, item.intercept)
-
-
-@dataclass
-class _Problems:
-    """Problems, one for each kind and series, with all files."""
-
-    folder: Path
-    found: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
-
-    def add(self, code: str, message: str, files: Sequence[str], series: str = "") -> None:
-        self.found.setdefault((code, series, message), []).extend(files)
-
-    def listed(self) -> list[Problem]:
-        return [Problem(code, text, tuple(f)) for (code, _, text), f in self.found.items()]
-
-
-def has_dicom(folder: Path) -> bool:
-    """Whether a folder or one below it holds a DICOM file."""
-    return any(is_dicom_file(path) for path in _walk(folder))
 
 
 def read_dicom_views(
@@ -136,11 +38,11 @@ def read_dicom_views(
     Raises:
         TomoSegError: ``study-mixed-patients`` where no patient has more images than the others.
     """
-    problems = _Problems(folder)
-    images: dict[str, list[_Image]] = defaultdict(list)
-    paths = list(_walk(folder))
+    problems = ProblemList()
+    images: dict[str, list[DicomImage]] = defaultdict(list)
+    paths = list(files_below(folder))
     for number, path in enumerate(paths):
-        patient, found = _images(path, folder, problems)
+        patient, found = read_images(path, folder, problems)
         images[patient] += found
         if on_read is not None:
             on_read(number + 1, len(paths))
@@ -173,118 +75,7 @@ def read_dicom_views(
     return views, problems.listed()
 
 
-def _walk(folder: Path) -> list[Path]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        found += [Path(root) / name for name in sorted(names)]
-    return found
-
-
-def _images(path: Path, folder: Path, problems: _Problems) -> tuple[str, list[_Image]]:
-    """The images of a file and whose they are."""
-    name = path.relative_to(folder).as_posix()
-    if not is_dicom_file(path):
-        if path.suffix.lower() in (".dcm", ".ima"):
-            problems.add("unreadable", "not a DICOM file: left out", [name])
-        return "", []
-    header = read_header(path)
-    if header is None:
-        problems.add("unreadable", "damaged DICOM file: left out", [name])
-        return "", []
-    if path.name.upper() == "DICOMDIR":
-        return "", []
-    series = _text(header, "SeriesInstanceUID")
-    patient = "\0".join((_text(header, "PatientID"), _text(header, "PatientName")))
-    modality = _text(header, "Modality")
-    if "Rows" not in header or modality in _NO_SCAN or _number(header, "SamplesPerPixel", 1) != 1:
-        what = f"no scan ({modality or 'no modality'}): left out"
-        problems.add("not-an-image", what, [name], series)
-        return patient, []
-    if "LOCALIZER" in [str(value).upper() for value in header.get("ImageType", None) or []]:
-        problems.add("localizer", "localizer: left out", [name], series)
-        return patient, []
-    try:
-        slices = image_slices(header, path)
-    except (AttributeError, KeyError, IndexError, TypeError) as error:
-        what = f"no position in the patient ({_last_word(error)}): left out"
-        problems.add("missing-geometry", what, [name], series)
-        return patient, []
-    except ValueError:
-        problems.add(
-            "contradictory-geometry", "its geometry makes no sense: left out", [name], series
-        )
-        return patient, []
-    good = [item for item in slices if _makes_sense(item)]
-    if len(good) < len(slices):
-        problems.add(
-            "contradictory-geometry", "its geometry makes no sense: left out", [name], series
-        )
-    return patient, [
-        _Image(
-            item,
-            name,
-            series,
-            int(_number(header, "SeriesNumber", 0)),
-            _description(header),
-            _text(header, "FrameOfReferenceUID"),
-            f"{_text(header, 'SOPInstanceUID')}/{item.frame}",
-            _times(header, item.frame),
-        )
-        for item in good
-    ]
-
-
-def _makes_sense(item: ImageSlice) -> bool:
-    axes = np.linalg.norm(_raw_orientation(item).reshape(2, 3), axis=1)
-    return (
-        bool(np.all(np.isfinite(item.position)) and np.all(np.isfinite(item.orientation)))
-        and bool(np.all(np.abs(axes - 1) < 0.05))
-        and all(MINIMUM_SPACING_MM <= value <= MAXIMUM_SPACING_MM for value in item.spacing)
-        and min(item.shape) > 1
-        and math.isfinite(item.slope)
-        and math.isfinite(item.intercept)
-    )
-
-
-def _raw_orientation(item: ImageSlice) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The direction cosines as written; `ImageSlice` has scaled them to unit length."""
-    source: Dataset = item.header
-    if "PerFrameFunctionalGroupsSequence" in source:
-        frame = source.PerFrameFunctionalGroupsSequence[item.frame]
-        shared = source.SharedFunctionalGroupsSequence[0]
-        group = frame if "PlaneOrientationSequence" in frame else shared
-        source = group.PlaneOrientationSequence[0]
-    return np.array([float(value) for value in source.ImageOrientationPatient])
-
-
-def _description(header: Dataset) -> str:
-    fields = ("SeriesDescription", "ProtocolName", "BodyPartExamined")
-    words = [text for name in fields if (text := _text(header, name))]
-    return " / ".join(dict.fromkeys(words))
-
-
-def _times(header: Dataset, frame: int) -> tuple[float | None, float | None, float | None]:
-    if "PerFrameFunctionalGroupsSequence" not in header:
-        names = ("TriggerTime", "TemporalPositionIdentifier", "InstanceNumber")
-        trigger, temporal, instance = (_number(header, name, None) for name in names)
-        return trigger, temporal, instance
-    groups = header.PerFrameFunctionalGroupsSequence[frame]
-
-    def of(sequence: str, name: str) -> float | None:
-        try:
-            return _number(groups[sequence].value[0], name, None)
-        except (KeyError, IndexError, TypeError):
-            return None
-
-    return (
-        of("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-        of("FrameContentSequence", "TemporalPositionIndex"),
-        float(frame),
-    )
-
-
-def _one_patient(images: dict[str, list[_Image]], problems: _Problems) -> list[_Image]:
+def _one_patient(images: dict[str, list[DicomImage]], problems: ProblemList) -> list[DicomImage]:
     counts = sorted(((len(v), k) for k, v in images.items() if v), reverse=True)
     if not counts:
         return []
@@ -306,10 +97,10 @@ def _one_patient(images: dict[str, list[_Image]], problems: _Problems) -> list[_
     return images[counts[0][1]]
 
 
-def _split(images: Sequence[_Image]) -> list[list[_Image]]:
+def _split(images: Sequence[DicomImage]) -> list[list[DicomImage]]:
     """Groups of images of one series, orientation, pixel size and matrix."""
-    groups: list[list[_Image]] = []
-    by_series: dict[str, list[list[_Image]]] = defaultdict(list)
+    groups: list[list[DicomImage]] = []
+    by_series: dict[str, list[list[DicomImage]]] = defaultdict(list)
     for image in images:
         for group in by_series[image.series]:
             if _alike(group[0], image):
@@ -322,7 +113,7 @@ def _split(images: Sequence[_Image]) -> list[list[_Image]]:
     return groups
 
 
-def _alike(a: _Image, b: _Image) -> bool:
+def _alike(a: DicomImage, b: DicomImage) -> bool:
     return (
         a.slice.shape == b.slice.shape
         and np.allclose(a.slice.orientation, b.slice.orientation, atol=_SAME_DIRECTION)
@@ -331,13 +122,13 @@ def _alike(a: _Image, b: _Image) -> bool:
     )
 
 
-def _joined(groups: list[list[_Image]]) -> list[list[_Image]]:
+def _joined(groups: list[list[DicomImage]]) -> list[list[DicomImage]]:
     """Stacks: groups of a single position each, from several series, that belong together.
 
     They do if they lie alike, at different positions, and are called alike but for numbers.
     """
-    stacks: list[list[_Image]] = []
-    open_stacks: list[list[_Image]] = []
+    stacks: list[list[DicomImage]] = []
+    open_stacks: list[list[DicomImage]] = []
     for group in groups:
         if len(_positions(group)) > 1:
             stacks.append(group)
@@ -365,11 +156,11 @@ def _stem(description: str) -> str:
     return " / ".join(re.sub(r"[\W_]*\d+$", "", part) for part in description.split(" / "))
 
 
-def _position(image: _Image, reference: _Image) -> float:
+def _position(image: DicomImage, reference: DicomImage) -> float:
     return float(image.slice.position @ reference.slice.normal)
 
 
-def _positions(images: Sequence[_Image]) -> list[float]:
+def _positions(images: Sequence[DicomImage]) -> list[float]:
     """The different positions, ascending."""
     found: list[float] = []
     for place in sorted(_position(image, images[0]) for image in images):
@@ -385,14 +176,14 @@ class _Part:
     id: str
     number: int
     description: str
-    slices: list[list[_Image]]
+    slices: list[list[DicomImage]]
 
 
-def _stack(images: list[_Image], problems: _Problems) -> _Part:
+def _stack(images: list[DicomImage], problems: ProblemList) -> _Part:
     """Slices by position, and the phases of each by time."""
     first = images[0]
     places = _positions(images)
-    at: list[list[_Image]] = [[] for _ in places]
+    at: list[list[DicomImage]] = [[] for _ in places]
     for image in images:
         place = _position(image, first)
         at[int(np.argmin(np.abs(np.array(places) - place)))].append(image)
@@ -425,16 +216,16 @@ def _stack(images: list[_Image], problems: _Problems) -> _Part:
     return _Part(_identifier(images), number, first.description, slices)
 
 
-def _identifier(images: Sequence[_Image]) -> str:
+def _identifier(images: Sequence[DicomImage]) -> str:
     """Stable as long as the files are: the first series and where in it the stack begins."""
     series = min(image.series for image in images)
     first = min(image.instance_uid for image in images if image.series == series)
     return f"{series}#{first.rsplit('.', 1)[-1]}"
 
 
-def _in_time(images: list[_Image], problems: _Problems) -> list[_Image]:
+def _in_time(images: list[DicomImage], problems: ProblemList) -> list[DicomImage]:
     """The images at one position in the order of time; copies are left out."""
-    once: dict[str, _Image] = {}
+    once: dict[str, DicomImage] = {}
     for image in images:
         if image.instance_uid in once:
             problems.add(
@@ -457,7 +248,7 @@ def _in_time(images: list[_Image], problems: _Problems) -> list[_Image]:
     else:
         # Nothing tells them apart.
         kind, times, known = 2, [None] * len(kept), []
-    order: dict[float, _Image] = {}
+    order: dict[float, DicomImage] = {}
     for image, time in sorted(
         zip(kept, times, strict=True), key=lambda pair: (pair[1] or 0.0, pair[0].file)
     ):
@@ -472,24 +263,3 @@ def _in_time(images: list[_Image], problems: _Problems) -> list[_Image]:
         else:
             order[key] = image
     return list(order.values())
-
-
-def _text(header: Dataset, name: str) -> str:
-    try:
-        return str(header.get(name, "") or "").strip()
-    except (ValueError, TypeError, AttributeError):
-        return ""
-
-
-def _number(header: Dataset, name: str, default: Any) -> Any:
-    """A finite number of the header, or the default where there is none."""
-    try:
-        value = float(header.get(name, default))
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        return default
-    return value if math.isfinite(value) else default
-
-
-def _last_word(error: Exception) -> str:
-    words = re.findall(r"[A-Z][A-Za-z]{5,}", str(error))
-    return words[-1] if words else "its geometry is incomplete"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.studies.lines import LINES_FILE, STUDY_FILE, write_lines, write_study
-from TomoSegLib.studies.pictures import draw_space, draw_view, read_images
+from TomoSegLib.studies.pictures import draw_view, read_images
 from TomoSegLib.studies.reading import read_study
+from TomoSegLib.studies.space_picture import draw_space
 from TomoSegLib.studies.study import Problem, Study, unique_names
 from TomoSegLib.studies.table import FILE_NAME, write_table
 

@@ -1,4 +1,4 @@
-"""Pictures of a study: each view with the lines where the others cut it, and all planes in 3D.
+"""Pictures of a study's views with the lines where the others cut them.
 
 Images are turned by quarters and mirrored into the way they are read: long-axis views with the
 front or the patient's right at the left of the picture, short-axis slices seen from the apex.
@@ -7,6 +7,7 @@ Files, NIfTI above all, hold them in any way.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,14 @@ from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import ImagePlane, IntersectingLine, NoLine, intersecting_line
 from TomoSegLib.studies.study import Float32Array, Study, View
 
-_INK = "#e8e8e8"
-_DIM = "#9a9a9a"
-_DPI = 150
+INK = "#e8e8e8"
+DIM = "#9a9a9a"
+DPI = 150
 # Distinct for most colour-blind people too (Okabe and Ito), bright on grey.
 _COLORS = ("#56b4e9", "#e69f00", "#cc79a7", "#00d59a", "#f0e442", "#ff6b4a", "#b8a1ff", "#ffffff")
 # LPS axes of columns and rows as read, by the axis closest to the normal: sagittal, coronal, axial.
 _READ_ALONG = ((1, 2), (0, 2), (0, 1))
 _GRID_COLUMNS = 4
-# Quads a side of an image in 3D.
-_TILES = 96
 
 Images = Mapping[str, Sequence[Float32Array | None]]
 
@@ -100,7 +99,7 @@ def draw_view(study: Study, view: View, images: Images, path: Path) -> None:
     from matplotlib.figure import Figure
 
     colors = view_colors(study)
-    others = _others(study, view)
+    others = other_views(study, view)
     stack = len(view.planes) > 1
     order = _reading_order(view) if stack else []
     grid_rows = -(-len(order) // _GRID_COLUMNS)
@@ -126,10 +125,10 @@ def draw_view(study: Study, view: View, images: Images, path: Path) -> None:
     about += f"{plane.spacing[1]:.2f} mm"
     if stack:
         about += f"; slice {view.middle + 1} of {len(view.planes)}"
-    figure.text(1 - 0.15 / total_w, 1 - 0.16 / total_h, about, color=_DIM, fontsize=7,
+    figure.text(1 - 0.15 / total_w, 1 - 0.16 / total_h, about, color=DIM, fontsize=7,
                 va="top", ha="right")  # fmt: skip
     main = axes_at(0.15, 0.45, width)
-    window = _window(images[view.name])
+    window = grey_window(images[view.name])
     _draw_image(main, plane, middle_image, window)
     reasons = _draw_lines(main, plane, others, colors, large=True)
     _draw_letters(main, plane)
@@ -140,7 +139,7 @@ def draw_view(study: Study, view: View, images: Images, path: Path) -> None:
         if other.name in reasons:
             text = f"   {other.name}: no line, {reasons[other.name]}"
         figure.text(0.15 / total_w, 1 - y / total_h, text, fontsize=7, va="top",
-                    color=_DIM if other.name in reasons else colors[other.name])  # fmt: skip
+                    color=DIM if other.name in reasons else colors[other.name])  # fmt: skip
         y += 0.2
     y += 0.1
     for number, index in enumerate(order):
@@ -151,103 +150,34 @@ def draw_view(study: Study, view: View, images: Images, path: Path) -> None:
         _draw_lines(axes, part, others, colors, large=False)
         _draw_slice_label(axes, view, index)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, facecolor="black", format="png")
-
-
-def draw_space(study: Study, images: Images, path: Path) -> None:
-    """Draw the middle slices of all views where they lie in the patient, from two sides, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
-
-    colors = view_colors(study)
-    shown = _others(study, None)
-    figure = Figure(figsize=(11, 6.2), facecolor="black")
-    FigureCanvasAgg(figure)
-    corners = np.concatenate([view.middle_plane.corners for view in shown])
-    center, half = (corners.min(0) + corners.max(0)) / 2, float(np.ptp(corners, axis=0).max()) / 2
-    quads, faces = [], []
-    for view in shown:
-        window = _window(images[view.name])
-        tiles, grey = _tiles(view.middle_plane, images[view.name][view.middle], window)
-        quads.append(tiles)
-        faces.append(grey)
-    for number, (azimuth, elevation) in enumerate(_sights(shown)):
-        axes: Any = figure.add_axes((0.5 * number, 0.04, 0.5, 0.9), projection="3d")
-        axes.set_facecolor("black")
-        # One collection: its faces are sorted by depth, so that planes pass through each other.
-        axes.add_collection3d(
-            Poly3DCollection(
-                np.concatenate(quads),
-                facecolors=np.concatenate(faces),
-                edgecolors="none",
-                linewidths=0,
-                antialiased=False,
-            )  # fmt: skip
-        )
-        for view in shown:
-            rim = view.middle_plane.corners
-            rim = np.concatenate([rim, rim[:1]])
-            axes.add_collection3d(
-                Line3DCollection([rim], colors=[colors[view.name]], linewidths=1.6)
-            )
-            if len(view.planes) > 1:
-                rims = [np.concatenate([p.corners, p.corners[:1]]) for p in view.planes]
-                axes.add_collection3d(
-                    Line3DCollection(rims, colors=[colors[view.name]], linewidths=0.4, alpha=0.6)
-                )
-            # At the corner that is highest: there the fewest other things are.
-            place = rim[np.argmax(rim[:, 2])]
-            axes.text(*place, view.name, color=colors[view.name], fontsize=8, ha="center",
-                      va="bottom", path_effects=_rim(), clip_on=False)  # fmt: skip
-        for setter, middle in zip(
-            (axes.set_xlim, axes.set_ylim, axes.set_zlim), center, strict=True
-        ):
-            setter(middle - half, middle + half)
-        axes.set_box_aspect((1, 1, 1), zoom=1.15)
-        axes.view_init(elev=elevation, azim=azimuth)
-        axes.set_axis_off()
-        _draw_axes(axes, center, half)
-    figure.text(0.02, 0.97, f"{study.name}: planes in the patient", color=_INK, fontsize=11,
-                va="top", weight="bold")  # fmt: skip
-    figure.text(0.02, 0.02, "L left, P back (posterior), H head; thin frames are the other slices "
-                "of a stack", color=_DIM, fontsize=7)  # fmt: skip
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, facecolor="black", format="png")
-
-
-def _sights(views: Sequence[View]) -> list[tuple[float, float]]:
-    """Two azimuths and elevations, degrees, from which no plane is seen edge-on."""
-    normals = np.array([view.middle_plane.normal for view in views])
-    found: list[tuple[float, float]] = []
-    for _ in range(2):
-        best, sight = -1.0, (-60.0, 20.0)
-        for azimuth in range(-170, 180, 10):
-            for elevation in (10, 20, 30, 40):
-                if any(40 > abs((azimuth - a + 180) % 360 - 180) for a, _ in found):
-                    continue
-                a, e = np.radians((azimuth, elevation))
-                toward = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
-                # Seen from the front where that is as good: the patient's front is at -y.
-                score = float(np.abs(normals @ toward).min()) - 0.15 * float(toward[1])
-                if score > best:
-                    best, sight = score, (float(azimuth), float(elevation))
-        found.append(sight)
-    return found
+        figure.savefig(temporary, dpi=DPI, facecolor="black", format="png")
 
 
 def _same_place(a: ImagePlane, b: ImagePlane) -> bool:
     return a.shape == b.shape and bool(np.abs(a.corners - b.corners).max() < 0.1)
 
 
-def _others(study: Study, view: View | None) -> list[View]:
-    """The other views, one for each place: phases of one view cut along the same line."""
+def other_views(study: Study, view: View | None) -> list[View]:
+    """The other views, one for each place: phases of one view cut along the same line.
+
+    Of several in one place it is the one whose name ends as the view's does (``..._ed``).
+    """
     found: list[View] = []
     for other in study.views:
-        places = [v.middle_plane for v in found] + ([view.middle_plane] if view else [])
-        if other is not view and not any(_same_place(other.middle_plane, p) for p in places):
+        if other is view or (view and _same_place(other.middle_plane, view.middle_plane)):
+            continue
+        for n, there in enumerate(found):
+            if _same_place(other.middle_plane, there.middle_plane):
+                if view and _common_end(other, view) > _common_end(there, view):
+                    found[n] = other
+                break
+        else:
             found.append(other)
     return found
+
+
+def _common_end(a: View, b: View) -> int:
+    return len(os.path.commonprefix([a.name[::-1], b.name[::-1]]))
 
 
 def _reading_order(view: View) -> list[int]:
@@ -257,7 +187,8 @@ def _reading_order(view: View) -> list[int]:
     return [int(index) for index in np.argsort(locations, kind="stable")]
 
 
-def _window(images: Sequence[Float32Array | None]) -> tuple[float, float]:
+def grey_window(images: Sequence[Float32Array | None]) -> tuple[float, float]:
+    """Black and white of a view's images: percentiles of all of them."""
     there = [image.ravel()[::7] for image in images if image is not None]
     if not there:
         return 0.0, 1.0
@@ -270,7 +201,7 @@ def _draw_image(
 ) -> None:
     pixel_aspect = plane.spacing[1] / plane.spacing[0]
     if image is None:
-        axes.text(0.5, 0.5, "pixels damaged", color=_DIM, ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "pixels damaged", color=DIM, ha="center", transform=axes.transAxes)
         image = np.zeros(plane.shape, np.float32)
     axes.imshow(
         image, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_aspect,
@@ -318,7 +249,7 @@ def _label_line(
     angle = (angle + 90) % 180 - 90
     axes.text(
         *place, name, color=color, fontsize=8, rotation=angle, rotation_mode="anchor",
-        ha="center", va="bottom", path_effects=_rim(),
+        ha="center", va="bottom", path_effects=dark_rim(),
     )  # fmt: skip
 
 
@@ -340,8 +271,8 @@ def _draw_letters(axes: Any, plane: ImagePlane) -> None:
         (0.5, 0.015, "center", "bottom", down),
     ):
         axes.text(
-            x, y, _letters(direction), color=_INK, fontsize=9, ha=ha, va=va,
-            transform=axes.transAxes, path_effects=_rim(),
+            x, y, _letters(direction), color=INK, fontsize=9, ha=ha, va=va,
+            transform=axes.transAxes, path_effects=dark_rim(),
         )  # fmt: skip
 
 
@@ -349,11 +280,11 @@ def _draw_scale(axes: Any, plane: ImagePlane) -> None:
     length = 50.0 if plane.shape[1] * plane.spacing[0] > 150 else 10.0
     x, y = 0.03 * plane.shape[1], 0.965 * plane.shape[0]
     axes.plot(
-        [x, x + length / plane.spacing[0]], [y, y], color=_INK, linewidth=2, solid_capstyle="butt"
+        [x, x + length / plane.spacing[0]], [y, y], color=INK, linewidth=2, solid_capstyle="butt"
     )
     axes.text(
-        x, y - 0.012 * plane.shape[0], f"{length:g} mm", color=_INK, fontsize=7, va="bottom",
-        path_effects=_rim(),
+        x, y - 0.012 * plane.shape[0], f"{length:g} mm", color=INK, fontsize=7, va="bottom",
+        path_effects=dark_rim(),
     )  # fmt: skip
 
 
@@ -363,41 +294,13 @@ def _draw_slice_label(axes: Any, view: View, index: int) -> None:
     if locations is not None:
         text += f"  \u2113 {locations[index]:.2f}"
     axes.text(
-        0.03, 0.97, text, color=_INK, fontsize=6, va="top", transform=axes.transAxes,
-        path_effects=_rim(),
+        0.03, 0.97, text, color=INK, fontsize=6, va="top", transform=axes.transAxes,
+        path_effects=dark_rim(),
     )  # fmt: skip
 
 
-def _rim() -> list[Any]:
+def dark_rim() -> list[Any]:
+    """A path effect that makes letters legible on any grey."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2, foreground="black")]
-
-
-def _tiles(
-    plane: ImagePlane, image: Float32Array | None, window: tuple[float, float]
-) -> tuple[FloatArray, FloatArray]:
-    """An image as small quadrilaterals ``(N, 4, 3)`` in space, and their grey ``(N, 4)`` RGBA."""
-    rows, columns = plane.shape
-    across = np.linspace(-0.5, columns - 0.5, min(_TILES, columns) + 1)
-    down = np.linspace(-0.5, rows - 0.5, min(_TILES, rows) + 1)
-    points = plane.pixel_to_lps(np.stack(np.meshgrid(across, down), axis=-1))
-    quads = np.stack([points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1]], axis=2)
-    middle_r = ((down[1:] + down[:-1]) / 2).round().astype(int).clip(0, rows - 1)
-    middle_c = ((across[1:] + across[:-1]) / 2).round().astype(int).clip(0, columns - 1)
-    if image is None:
-        grey = np.full((len(middle_r), len(middle_c)), 0.2)
-    else:
-        grey = (image[np.ix_(middle_r, middle_c)] - window[0]) / (window[1] - window[0])
-        grey = grey.clip(0, 1) ** 0.8
-    colors = np.stack([grey, grey, grey, np.full_like(grey, 0.94)], axis=-1)
-    return quads.reshape(-1, 4, 3), colors.reshape(-1, 4)
-
-
-def _draw_axes(axes: Any, center: FloatArray, half: float) -> None:
-    """A small tripod of the patient's axes in a corner of the box."""
-    start = center - 0.98 * half
-    for direction, letter in zip(np.eye(3), "LPH", strict=True):
-        end = start + 0.3 * half * direction
-        axes.plot(*np.stack([start, end]).T, color=_DIM, linewidth=1)
-        axes.text(*(start + 0.38 * half * direction), letter, color=_DIM, fontsize=8)

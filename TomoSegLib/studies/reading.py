@@ -7,7 +7,8 @@ from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import READABLE
-from TomoSegLib.studies.dicom_study import has_dicom, read_dicom_views
+from TomoSegLib.studies.dicom_images import has_dicom
+from TomoSegLib.studies.dicom_study import read_dicom_views
 from TomoSegLib.studies.file_study import read_file_views, study_files
 from TomoSegLib.studies.recognition import looks_turned
 from TomoSegLib.studies.study import KNEE_KINDS, Problem, Study
