@@ -237,7 +237,8 @@ class Overlay:
             legend.SetTitleText(title)
             legend.GetTitleTextProperty().SetFontSize(_LEGEND_FONT)
             legend.GetLabelTextProperty().SetFontSize(_LEGEND_FONT)
-            legend.SetSize(0.1, 0.35)
+            legend.SetLabelFormat("%.2g")  # with one decimal, a small heatmap is 0.0 everywhere
+            legend.SetSize(0.08, 0.35)
             legend.SetVisibility(True)
             shown.append(legend.GetID())
         for legend in self._legends():
@@ -273,10 +274,9 @@ def jumpTo(node: Any, ras: Sequence[float], comparisonOnly: bool = False) -> Non
     """
     world = toWorld(node, ras)
     for sliceNode in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        if isComparisonView(sliceNode):
-            sliceNode.JumpSliceByOffsetting(*world)  # they are small, and show all of the scan
-        elif not comparisonOnly:
-            sliceNode.JumpSliceByCentering(*world)
+        if not comparisonOnly or isComparisonView(sliceNode):
+            # Not centred: the scan stays where it is, and in view.
+            sliceNode.JumpSliceByOffsetting(*world)
 
 
 def peaks(heatmap: Any) -> list[tuple[np.ndarray, float]]:
