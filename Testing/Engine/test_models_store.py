@@ -90,6 +90,11 @@ def test_a_user_folder_is_named_by_the_environment_or_by_the_platform(
     assert store.user_models_folder().parts[-2:] == ("TomoSeg", "Models")
 
 
+def test_the_folder_of_a_training_stands_for_its_model(tmp_path: Path) -> None:
+    built = tiny_blob.build(tmp_path / "run" / "model")
+    assert store.find_model(tmp_path / "run").path == built.path
+
+
 def test_a_model_is_found_by_name_by_folder_and_by_card(user_store: Path) -> None:
     made = make_model(user_store / "mine", name="mine")
     assert store.find_model("mine").origin == "user"

@@ -54,7 +54,7 @@ def find_model(name_or_folder: str | os.PathLike[str]) -> ModelFolder:
     """Find a model by its name in the store, or by its folder.
 
     A name comes before a folder of that name in the working directory; write ``./name`` for the
-    folder.
+    folder. The folder of a training, which has its model in ``model``, will do as well.
 
     Raises:
         TomoSegError: ``model-unknown``, ``model-card-invalid``.
@@ -76,6 +76,8 @@ def find_model(name_or_folder: str | os.PathLike[str]) -> ModelFolder:
     if path.name == CARD:
         path = path.parent
     if wanted and path.is_dir():
+        if not (path / CARD).exists() and (path / "model" / CARD).is_file():
+            path = path / "model"
         return read_model(path.absolute())
     names = [model.name for model in models or list_models()]
     close = difflib.get_close_matches(wanted, names, n=1)
