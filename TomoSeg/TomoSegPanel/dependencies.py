@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,8 @@ def install(answer: dict[str, Any] | ErrorEvent | None) -> bool:
     """Install what is missing, after asking the user.
 
     Args:
-        answer: What the probe has found; where it has found nothing, everything is looked at.
+        answer: What the probe has found; where it could not answer, because a package is missing
+            that it needs itself, Slicer's own list of packages is looked at.
 
     Returns:
         Whether something was installed; not if the user does not want it.
@@ -160,9 +162,8 @@ def install(answer: dict[str, Any] | ErrorEvent | None) -> bool:
     Raises:
         RuntimeError: The PyTorch extension is missing, or an installation failed.
     """
-    known = isinstance(answer, dict)
-    torch = torchProblem(answer) if known else "missing"
-    needed = unmetRequirements(answer) if known else list(REQUIREMENTS)
+    found = answer if isinstance(answer, dict) else _installedHere()
+    torch, needed = torchProblem(found), unmetRequirements(found)
     utilities = _torchUtilities() if torch else None  # before asking: without it there is no way
     names = [f"torch {TORCH}"] if torch else []
     names += needed
@@ -183,6 +184,18 @@ def install(answer: dict[str, Any] | ErrorEvent | None) -> bool:
         if needed:
             _installPackages(needed)
     return True
+
+
+def _installedHere() -> dict[str, Any]:
+    """The versions of what is installed in Slicer, in the form of the probe's answer."""
+    versions: dict[str, str | None] = {}
+    for name in ("torch", *(requirement.partition(">=")[0] for requirement in REQUIREMENTS)):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    torch = versions["torch"]
+    return {"packages": versions, "torch": {"version": torch} if torch else {"error": ""}}
 
 
 def _torchUtilities() -> Any:

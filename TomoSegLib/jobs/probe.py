@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -20,6 +21,8 @@ PACKAGES = (
     "safetensors",
     "scikit-image",
     "matplotlib",
+    "nibabel",
+    "psutil",
 )
 
 
@@ -53,16 +56,16 @@ def probe() -> dict[str, Any]:
 
 
 def _cpu() -> dict[str, Any]:
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return {
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_mb": memory.total // 2**20,
-        "available_mb": memory.available // 2**20,
+    has_affinity = hasattr(os, "sched_getaffinity")
+    found: dict[str, Any] = {
+        "cores": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
     }
+    with contextlib.suppress(ImportError):
+        import psutil
+
+        memory = psutil.virtual_memory()
+        found.update(memory_mb=memory.total // 2**20, available_mb=memory.available // 2**20)
+    return found
 
 
 def _torch() -> dict[str, Any]:

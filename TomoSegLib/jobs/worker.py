@@ -71,7 +71,8 @@ def work(source: str, *, detached: bool = False) -> int:
         if isinstance(outcome, ResultEvent) and scratch is not None:
             scratch.commit()
     except BaseException as error:
-        processes.end_children()
+        with contextlib.suppress(ImportError):  # the package that is missing may be psutil
+            processes.end_children()
         outcome = describe_failure(error)
     finally:
         if scratch is not None:
