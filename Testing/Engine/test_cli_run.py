@@ -213,7 +213,7 @@ def test_a_region_of_interest_has_the_values_of_the_whole(
 ) -> None:
     done = tomoseg(
         "run", place / "scan é.nii.gz", "--model", "tiny-blob", *FEW, "--output", tmp_path / "out",
-        "--roi", "8:26,6:22,5:20",
+        "--roi", "8:26,6:22,5:20", "--previews", tmp_path / "previews",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     whole = read_volume(finished / "heatmap.nrrd").array
@@ -225,6 +225,9 @@ def test_a_region_of_interest_has_the_values_of_the_whole(
     outside[box] = False
     assert not part.array[outside].any()
     assert part.array[box].any()
+    preview = read_volume(tmp_path / "previews" / "preview-0004.nrrd")
+    assert preview.geometry.is_close(OBLIQUE)
+    assert not preview.array[outside].any() and preview.array[box].any()
 
 
 def test_results_are_replaced_only_if_it_is_said(finished: Path, place: Path) -> None:

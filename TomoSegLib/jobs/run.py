@@ -50,7 +50,8 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
     with report.stage("load-model"):
         encoder = load_on_device(lambda device: load_encoder(model, device), report)
 
-    found = _heatmap(job, card, model_input, encoder, target, report)
+    write_preview = _preview_writer(job.previews, job.region, image.geometry, report)
+    found = _heatmap(job, card, model_input, encoder, target, write_preview, report)
     heatmap = _embed(found.heatmap, job.region, image.geometry)
     agreement = _embed(found.agreement, job.region, image.geometry)
     inside = inside_region(job.region, model_input.source_foreground)
@@ -111,6 +112,7 @@ def _heatmap(
     model_input: ModelInput,
     encoder: LoadedEncoder,
     target: Geometry,
+    write_preview: Preview | None,
     report: Reporter,
 ) -> HeatmapResult:
     with report.stage("heatmap", 0) as progress:
@@ -125,13 +127,18 @@ def _heatmap(
             device=report.device,
             batch_size=job.batch_size,
             on_progress=progress,
-            on_preview=_preview_writer(job.previews, target, report),
+            on_preview=write_preview,
             on_warning=report.warn,
         )
 
 
-def _preview_writer(folder: str | None, target: Geometry, report: Reporter) -> Preview | None:
-    """Writes the growing heatmap to a file at each doubling of the number of directions."""
+def _preview_writer(
+    folder: str | None, region: Region | None, geometry: Geometry, report: Reporter
+) -> Preview | None:
+    """Writes the growing heatmap to a file at each doubling of the number of directions.
+
+    The file is on the whole grid, as the result will be.
+    """
     if folder is None:
         return None
 
@@ -141,7 +148,8 @@ def _preview_writer(folder: str | None, target: Geometry, report: Reporter) -> P
         path = Path(folder) / f"preview-{directions:04}.nrrd"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_volume(Volume(heatmap(), target, "preview"), path)
+            whole = _embed(heatmap(), region, geometry)
+            write_volume(Volume(whole, geometry, "preview"), path)
         except (OSError, TomoSegError) as error:  # the result is not the preview's to endanger
             report.warn("preview-failed", f"The preview {path} cannot be written: {error}")
         else:
