@@ -31,6 +31,8 @@ if "TomoSeg" not in slicer.app.moduleManager().modulesNames():
 from TomoSegPanel.job import RunState  # noqa: E402
 from TomoSegPanel.worker import WorkerProcess  # noqa: E402
 
+__all__ = ["choose_model", "host", "make_segment", "qt", "reopen", "run", "slicer"]
+
 WORKER = """
 import json, os, sys
 sys.path[:0] = [{root!r}, {panel!r}]

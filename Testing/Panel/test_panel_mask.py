@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("panel_bench")
 pytest_plugins = ("panel_bench",)  # the fixtures
 
-import slicer  # noqa: E402
-from panel_bench import host, make_segment, reopen, run  # noqa: E402
-from TomoSegPanel import provenance, segments  # noqa: E402
+from panel_bench import host, make_segment, reopen, run, slicer  # noqa: E402
+from TomoSegPanel import maskPreview, provenance, segments  # noqa: E402
 from TomoSegPanel.mask import MaskSettings, cutMask, makeMask, measure  # noqa: E402
 from TomoSegPanel.maskPreview import surface  # noqa: E402
+from TomoSegPanel.segments import SURFACE  # noqa: E402
 
 VOXEL_ML = 2.0 * 2.5 * 3.0 / 1000
 BLOB_VOXELS = 4 * 5 * 6
@@ -36,10 +36,18 @@ def table_rows():
     return [[table.GetCellText(row, c) for c in columns] for row in range(table.GetNumberOfRows())]
 
 
-def models():
-    """The models that a user would see."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode")
-    return [node for node in nodes if node.GetPolyData() and not node.GetName().endswith("Slice")]
+def previews():
+    """The segmentations that are no segmentation of the user's."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node for node in nodes if not node.GetSaveWithScene()]
+
+
+def preview_surface():
+    """The surface of the preview, None while there is none."""
+    for node in previews():
+        segment = node.GetSegmentation().GetSegment("preview")
+        return segment.GetRepresentation(SURFACE) if segment is not None else None
+    return None
 
 
 def turn(matrix=None):
@@ -75,7 +83,6 @@ def test_a_cut_mask_is_the_whole_mask_s_box():
 def test_a_mask_without_voxels_is_empty():
     cut = cutMask(np.zeros((3, 4, 5), np.float32), (1, 1, 1), MaskSettings(0.5))
     assert cut.isEmpty and cut.figures["volume_ml"] == 0
-    assert surface(cut, np.eye(4)).GetNumberOfPoints() == 0
 
 
 def test_the_surface_of_a_mask_lies_half_a_voxel_around_it():
@@ -113,28 +120,41 @@ def test_a_mask_is_measured_on_a_heatmap_of_another_grid():
 # -- the preview -----------------------------------------------------------------------------------
 
 
+def test_a_surface_of_too_many_triangles_is_made_coarser(monkeypatch):
+    k, j, i = np.mgrid[:40, :40, :40]
+    ball = ((k - 20) ** 2 + (j - 20) ** 2 + (i - 20) ** 2 < 18**2).astype(np.float32)
+    cut = cutMask(ball, (1, 1, 1), MaskSettings(0.5))
+    fine = surface(cut, np.eye(4))
+    monkeypatch.setattr(maskPreview, "_MOST_TRIANGLES", fine.GetNumberOfCells() // 3)
+    coarse = surface(cut, np.eye(4))
+    assert coarse.GetNumberOfCells() <= fine.GetNumberOfCells() // 3
+    np.testing.assert_allclose(coarse.GetBounds(), fine.GetBounds(), atol=1.5)
+
+
 def test_the_preview_is_seen_in_all_views_and_kept_in_none(widget, heatmap, tmp_path):
     widget.ui.previewCheckBox.click()
-    assert host.wait_for(lambda: models() != [])
-    (model,) = models()
+    assert host.wait_for(lambda: preview_surface() is not None)
+    (node,) = previews()
     expected = np.array([9.5, 15.5, 8.5, 13.5, 7.5, 11.5]) * np.repeat([2.0, 2.5, 3.0], 2)
-    assert model.GetPolyData().GetBounds() == pytest.approx(expected)
-    assert model.GetDisplayNode().GetVisibility2D() and model.GetDisplayNode().GetVisibility3D()
-    before = model.GetPolyData().GetMTime()
+    assert preview_surface().GetBounds() == pytest.approx(expected)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, "preview", heatmap)
+    np.testing.assert_array_equal(mask != 0, slicer.util.arrayFromVolume(heatmap) == 2)
     widget.ui.thresholdSlider.value = 0.05
-    assert host.wait_for(lambda: model.GetPolyData().GetBounds()[1] > 50)
-    assert model.GetPolyData().GetMTime() > before
+    assert host.wait_for(lambda: preview_surface().GetBounds()[1] > 50)
     transform = turn()
     heatmap.SetAndObserveTransformNodeID(transform.GetID())
     widget.panel.refresh()
-    assert model.GetTransformNodeID() == transform.GetID()
+    assert node.GetTransformNodeID() == transform.GetID()
+    widget.ui.thresholdSlider.value = 1.0
+    widget.ui.minimumSizeSlider.value = 50.0  # nothing is left
+    assert host.wait_for(lambda: preview_surface() is None)
     host.select("SegmentEditor")
-    assert models() == []
+    assert previews() == []
     host.select("TomoSeg")
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     with zipfile.ZipFile(tmp_path / "scene.mrb") as bundle:
         names = " ".join(bundle.namelist())
-    assert ".nrrd" in names and not any(kind in names for kind in (".vtk", ".vtp", ".ply"))
+    assert ".nrrd" in names and ".seg." not in names
 
 
 # -- segments --------------------------------------------------------------------------------------

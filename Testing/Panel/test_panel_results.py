@@ -11,9 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("panel_bench")
 pytest_plugins = ("panel_bench",)  # the fixtures
 
-import qt  # noqa: E402
-import slicer  # noqa: E402
-from panel_bench import host, reopen, run  # noqa: E402
+from panel_bench import host, qt, reopen, run, slicer  # noqa: E402
 from PySide6 import QtCore  # noqa: E402
 from PySide6.QtTest import QTest  # noqa: E402
 from TomoSegPanel import comparison, display, provenance  # noqa: E402

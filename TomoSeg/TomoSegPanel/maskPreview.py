@@ -12,16 +12,20 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from TomoSegPanel.background import Background
 from TomoSegPanel.mask import Mask, MaskSettings, cutMask
+from TomoSegPanel.segments import LABELMAP, SURFACE, orientedImage
 
+_ID = "preview"
 _COLOR = (0.2, 0.9, 1.0)
 _OPACITY = 0.5
+_MOST_TRIANGLES = 150_000
 
 
 class MaskPreview:
-    """Shows the mask's surface in the 3D views, and where slices cut it.
+    """Shows the mask's outline in the slice views and its surface in the 3D views.
 
-    It is a model that is not saved with the scene, so that nothing of the user's is touched until
-    a segment is made, and so that all of it but the drawing can be done in the background.
+    It is a segmentation of its own that is not saved with the scene, so that nothing of the user's
+    is touched until a segment is made. Both its representations are made in the background; Slicer
+    would convert one into the other in the main thread.
     """
 
     def __init__(self) -> None:
@@ -64,11 +68,11 @@ class MaskPreview:
         heatmapId = heatmap.GetID()
         self.isBusy = True
 
-        def show(mesh: Any) -> None:
+        def show(segment: Any) -> None:
             self.isBusy = False
             node = slicer.mrmlScene.GetNodeByID(heatmapId)
             if node is not None and self._next is None:
-                self._show(mesh, node)
+                self._show(segment, node)
             self._advance()
 
         def failed(error: Exception) -> None:
@@ -76,26 +80,31 @@ class MaskPreview:
             raise error
 
         self._background.run(
-            lambda: surface(cutMask(array, spacing, settings), ijkToRas), show, failed
+            lambda: _segment(cutMask(array, spacing, settings), ijkToRas), show, failed
         )
 
-    def _show(self, mesh: Any, heatmap: Any) -> None:
+    def _show(self, segment: Any, heatmap: Any) -> None:
         node = self._node()
         if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode", _("Mask preview"))
+            name = _("Mask preview")
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
             node.SetSaveWithScene(False)
             node.SetHideFromEditors(True)
             node.CreateDefaultDisplayNodes()
             display = node.GetDisplayNode()
             display.SetSaveWithScene(False)
-            display.SetColor(*_COLOR)
-            display.SetOpacity(_OPACITY)
-            display.SetVisibility2D(True)
+            display.SetOpacity2DFill(0.0)
+            display.SetOpacity3D(_OPACITY)
             display.SetSliceIntersectionThickness(2)
-            display.SetSliceIntersectionOpacity(1.0)
+            display.SetPreferredDisplayRepresentationName2D(LABELMAP)
+            display.SetPreferredDisplayRepresentationName3D(SURFACE)
             self._nodeId = node.GetID()
         self._follow(heatmap)
-        node.SetAndObservePolyData(mesh)
+        segmentation = node.GetSegmentation()
+        if segmentation.GetSegment(_ID) is not None:
+            segmentation.RemoveSegment(_ID)
+        if segment is not None:
+            segmentation.AddSegment(segment, _ID)
 
     def _follow(self, heatmap: Any) -> None:
         """The mask is where the heatmap is, whatever moves it."""
@@ -107,19 +116,49 @@ class MaskPreview:
         return slicer.mrmlScene.GetNodeByID(self._nodeId) if self._nodeId else None
 
 
+def _segment(mask: Mask, ijkToRas: np.ndarray) -> Any:
+    """A segment of a mask with both representations, None of an empty one; for a thread."""
+    if mask.isEmpty:
+        return None
+    segment = slicer.vtkSegment()
+    segment.SetName(_("Mask preview"))
+    segment.SetColor(*_COLOR)
+    segment.AddRepresentation(LABELMAP, orientedImage(mask.array, mask.start, ijkToRas))
+    segment.AddRepresentation(SURFACE, surface(mask, ijkToRas))
+    return segment
+
+
 def surface(mask: Mask, ijkToRas: np.ndarray) -> Any:
-    """The surface of a mask as polygons in RAS mm; for a thread.
+    """The surface of a mask, not empty, as polygons in RAS mm; for a thread.
+
+    A surface that would have very many triangles is made of every second, third, ... voxel.
 
     Args:
         mask: The mask.
         ijkToRas: 4 x 4 matrix of the heatmap that it was made from.
     """
-    if mask.isEmpty:
-        return vtk.vtkPolyData()
-    padded = np.pad(mask.array, 1)  # so that the surface is closed at the edge of the volume
+    step = 1
+    while True:
+        mesh = _surface(mask.array[::step, ::step, ::step], step)
+        if mesh.GetNumberOfCells() <= _MOST_TRIANGLES or min(mask.array.shape) <= 2 * step:
+            break
+        step += 1
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(mask.ijkToRas(ijkToRas).ravel().tolist())
+    toRas = vtk.vtkTransformPolyDataFilter()
+    toRas.SetTransform(transform)
+    toRas.SetInputData(mesh)
+    toRas.Update()
+    return toRas.GetOutput()
+
+
+def _surface(array: np.ndarray, step: int) -> Any:
+    """The surface of an array's voxels, ``step`` apart, in voxels of the mask."""
+    padded = np.pad(array, 1)  # so that the surface is closed at the edge of the volume
     image = vtk.vtkImageData()
     image.SetDimensions(*reversed(padded.shape))
-    image.SetOrigin(-1.0, -1.0, -1.0)
+    image.SetOrigin(-step, -step, -step)
+    image.SetSpacing(step, step, step)
     image.GetPointData().SetScalars(numpy_to_vtk(padded.ravel(), deep=False))
     edges = vtk.vtkFlyingEdges3D()
     edges.SetInputData(image)
@@ -127,10 +166,5 @@ def surface(mask: Mask, ijkToRas: np.ndarray) -> Any:
     edges.ComputeScalarsOff()
     edges.ComputeNormalsOff()
     edges.ComputeGradientsOff()
-    transform = vtk.vtkTransform()
-    transform.SetMatrix(mask.ijkToRas(ijkToRas).ravel().tolist())
-    toRas = vtk.vtkTransformPolyDataFilter()
-    toRas.SetTransform(transform)
-    toRas.SetInputConnection(edges.GetOutputPort())
-    toRas.Update()
-    return toRas.GetOutput()
+    edges.Update()
+    return edges.GetOutput()

@@ -25,7 +25,8 @@ DEFAULT_TERMINOLOGY = (
     "~Anatomic codes - DICOM master list~^^~^^"
 )
 _STATISTICS = "TomoSeg.Statistics"
-_LABELMAP = "Binary labelmap"
+LABELMAP = "Binary labelmap"
+SURFACE = "Closed surface"
 
 
 def newSegmentation(name: str, volume: Any, like: Any, result: bool = False) -> Any:
@@ -90,6 +91,26 @@ def addSegment(mask: Mask, heatmap: Any, segmentation: Any, label: Mapping[str, 
     return segmentId
 
 
+def orientedImage(array: np.ndarray, start: Sequence[int], ijkToRas: np.ndarray) -> Any:
+    """A label map as segments have it, without a copy.
+
+    Args:
+        array: ``[k, j, i]``: a part of a volume.
+        start: The voxel ``(i, j, k)`` of the volume at which the part begins.
+        ijkToRas: 4 x 4 matrix of the volume.
+    """
+    image = slicer.vtkOrientedImageData()
+    ends = np.array(start) + array.shape[::-1] - 1
+    image.SetExtent(*[int(v) for pair in zip(start, ends, strict=True) for v in pair])
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRas))
+    if array.size:
+        kind = get_vtk_array_type(array.dtype)
+        scalars = numpy_to_vtk(array.ravel(), deep=False, array_type=kind)
+        scalars.SetName("ImageScalars")
+        image.GetPointData().SetScalars(scalars)
+    return image
+
+
 def addLabels(segmentation: Any, volume: Any, labels: LabelData, record: Mapping[str, Any]) -> None:
     """Add a segment for each label of a segmenter; they share one label map, as Slicer's do.
 
@@ -99,15 +120,7 @@ def addLabels(segmentation: Any, volume: Any, labels: LabelData, record: Mapping
         labels: The label map.
         record: The record of the run; its model's labels have names, colours and terminology.
     """
-    image = slicer.vtkOrientedImageData()
-    ends = np.array(labels.start) + labels.array.shape[::-1] - 1
-    image.SetExtent(*[int(v) for pair in zip(labels.start, ends, strict=True) for v in pair])
-    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrixOf(volume)))
-    if labels.array.size:
-        kind = get_vtk_array_type(labels.array.dtype)
-        scalars = numpy_to_vtk(labels.array.ravel(), deep=False, array_type=kind)
-        scalars.SetName("ImageScalars")
-        image.GetPointData().SetScalars(scalars)
+    image = orientedImage(labels.array, labels.start, matrixOf(volume))
     voxelMl = math.prod(volume.GetSpacing()) / 1000
     for label in record["model"]["labels"]:
         segment = slicer.vtkSegment()
@@ -116,7 +129,7 @@ def addLabels(segmentation: Any, volume: Any, labels: LabelData, record: Mapping
         segment.SetTerminology(str(label.get("terminology") or DEFAULT_TERMINOLOGY))
         segment.SetLabelValue(int(label["value"]))
         if labels.array.size:
-            segment.AddRepresentation(_LABELMAP, image)
+            segment.AddRepresentation(LABELMAP, image)
         segmentId = f"Segment_{label['value']}"
         segmentation.GetSegmentation().AddSegment(segment, segmentId)
         figures = {"volume_ml": labels.voxels.get(int(label["value"]), 0) * voxelMl}
@@ -237,7 +250,7 @@ def measurements(segmentation: Any, heatmap: Any) -> list[tuple[str, Any]]:
     segments, found = segmentation.GetSegmentation(), []
     for segmentId in segments.GetSegmentIDs():
         segment = segments.GetSegment(segmentId)
-        image = segment.GetRepresentation(_LABELMAP)
+        image = segment.GetRepresentation(LABELMAP)
         if image is None or image.GetPointData().GetScalars() is None:
             continue
         matrix = vtk.vtkMatrix4x4()
