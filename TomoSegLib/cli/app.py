@@ -12,7 +12,7 @@ import TomoSegLib
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.export import export
 from TomoSegLib.cli.finetuning import finetune
-from TomoSegLib.cli.hearts import simulate_hearts
+from TomoSegLib.cli.hearts import simulate_hearts, simulate_knees
 from TomoSegLib.cli.manifests import manifest
 from TomoSegLib.cli.planes import planes_app, pretrain_planes
 from TomoSegLib.cli.pretraining import pretrain_app
@@ -40,6 +40,7 @@ train_app.command("segmenter")(train_segmenter)
 app.add_typer(train_app, name="train")
 app.add_typer(simulate_app, name="simulate")
 simulate_app.command("hearts")(simulate_hearts)
+simulate_app.command("knees")(simulate_knees)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]

@@ -1,4 +1,4 @@
-"""``tomoseg simulate hearts``."""
+"""``tomoseg simulate hearts`` and ``tomoseg simulate knees``."""
 
 from __future__ import annotations
 
@@ -49,3 +49,32 @@ def simulate_hearts(
 def _field(side: int) -> tuple[float, float]:
     """Pixel sizes for a field of view of 288 to 355 mm, mm."""
     return round(288 / side, 4), round(355 / side, 4)
+
+
+def simulate_knees(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
+    studies: Annotated[int, typer.Option(min=1, help="Number of knees.")] = 30,
+    side: Annotated[int, typer.Option(min=16, max=1024, help="Pixels of the images.")] = 160,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+) -> int:
+    """Simulate MR studies of knees (sagittal, coronal and axial stacks) as DICOM.
+
+    They are caricatures made of simple bodies, to test and show symmetric relative locations.
+    """
+    from TomoSegLib.datasets.knees import KneeRecipe
+    from TomoSegLib.datasets.knees import simulate_knees as simulate
+
+    try:
+        with progress_bars() as tell:
+            manifest = simulate(
+                output,
+                studies,
+                KneeRecipe(side=side),
+                seed,
+                lambda done, total: tell("simulate", done, total, {}),
+            )
+    except KeyboardInterrupt:  # studies are written whole or not at all
+        print(f"stopped; give the same command again to go on. So far in {output}")
+        return EXIT_INTERRUPTED
+    print(f"manifest    {manifest}")
+    return 0

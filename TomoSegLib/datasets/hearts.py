@@ -113,7 +113,7 @@ def simulate_hearts(
     """
     tell = on_progress or (lambda done, total: None)
     files = checked_files(what.ct, what.labels)  # what is missing is told before all else
-    _claim(what)
+    claim_folder(what.output, _record(what))
     jobs = [n for n in range(what.studies) if not _record_path(what.output, n).exists()]
     done = what.studies - len(jobs)
     tell(done, what.studies)
@@ -178,9 +178,8 @@ def _name(number: int) -> str:
     return f"heart-{number:04d}"
 
 
-def _claim(what: HeartSimulation) -> None:
-    """Mark the folder as this data set's, or refuse it."""
-    record: dict[str, Any] = {
+def _record(what: HeartSimulation) -> dict[str, Any]:
+    return {
         "simulated": True,
         "recipe_version": RECIPE_VERSION,
         "seed": what.seed,
@@ -189,23 +188,31 @@ def _claim(what: HeartSimulation) -> None:
         "groups": {name: dict(ranges) for name, ranges in GROUPS.items()},
         "scan": asdict(what.recipe),
     }
+
+
+def claim_folder(output: Path, record: Mapping[str, Any]) -> None:
+    """Mark a folder as a data set's by its record, or refuse it.
+
+    Raises:
+        TomoSegError: ``output-exists`` (something else is in it) or ``output-unwritable``.
+    """
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    path = what.output / RECORD
+    path = output / RECORD
     try:
-        what.output.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return
-        if any(what.output.iterdir()):
+        if any(output.iterdir()):
             raise TomoSegError(
                 "output-exists",
-                f"{what.output} holds something other than this data set.",
+                f"{output} holds something other than this data set.",
                 "Choose another --output; nothing is ever overwritten.",
             )
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TomoSegError(
             "output-unwritable",
-            f"The folder {what.output} cannot be written: {error.strerror}.",
+            f"The folder {output} cannot be written: {error.strerror}.",
             "Choose another --output.",
         ) from None
 

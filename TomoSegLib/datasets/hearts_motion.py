@@ -88,7 +88,7 @@ class Heart:
 
     def source(self, points: FloatArray, phase: float) -> FloatArray:
         """Points ``(..., 3)`` of this heart at a phase of the cycle (0 to 1) in the CT."""
-        points = points + self._displaced(points)
+        points = points + displaced(points, self.displacement)
         systole = contraction_at(phase)
         if systole > 0:
             points = self._raised(points, systole * self.shortening)
@@ -97,17 +97,6 @@ class Heart:
         for cavity, amount in zip((self.left, self.right), self.size, strict=True):
             points = _widened(points, cavity, amount)
         return points
-
-    def _displaced(self, points: FloatArray) -> FloatArray:
-        nodes = (points + _HALF_MM) / _NODES_MM
-        coordinates = [nodes[..., axis] for axis in range(3)]
-        return np.stack(
-            [
-                ndimage.map_coordinates(part, coordinates, order=1, mode="nearest")
-                for part in self.displacement
-            ],
-            axis=-1,
-        )
 
     def _raised(self, points: FloatArray, descent: float) -> FloatArray:
         """Undo the descent of the base: solved by fixed-point iteration."""
@@ -140,6 +129,19 @@ def random_displacement(rng: np.random.Generator, amplitude_mm: float) -> npt.ND
     noise = rng.normal(size=(3, count, count, count))
     noise = np.stack([ndimage.gaussian_filter(part, 2.2, mode="reflect") for part in noise])
     return (noise * (amplitude_mm / noise.std())).astype(np.float32)
+
+
+def displaced(points: FloatArray, displacement: npt.NDArray[np.float32]) -> FloatArray:
+    """The displacement ``(..., 3)`` at points, mm, of a field as `random_displacement` draws it."""
+    nodes = (points + _HALF_MM) / _NODES_MM
+    coordinates = [nodes[..., axis] for axis in range(3)]
+    return np.stack(
+        [
+            ndimage.map_coordinates(part, coordinates, order=1, mode="nearest")
+            for part in displacement
+        ],
+        axis=-1,
+    )
 
 
 def make_heart(
