@@ -41,7 +41,7 @@ def writeNrrd(path: str | Path, array: np.ndarray, ijkToRas: np.ndarray) -> None
         OSError: The file cannot be written.
         ValueError: NRRD has no such type of voxel.
     """
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     if array.dtype.name not in _TYPES:
         raise ValueError(f"voxels of type {array.dtype} cannot be written")
     ijkToLps = _RAS_TO_LPS @ ijkToRas
@@ -85,12 +85,17 @@ def readNrrd(path: str | Path) -> np.ndarray:
             raise ValueError(f"{path} holds no volume that can be read here")
         order = ">" if fields.get("endian") == "big" else "<"
         dtype = np.dtype(names[fields["type"]]).newbyteorder(order)
-        shape = tuple(int(size) for size in reversed(fields["sizes"].split()))
+        shape = tuple(int(size) for size in reversed(fields.get("sizes", "").split()))
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"{path} has the sizes {fields.get('sizes')!r}")
         array = np.empty(shape, dtype)
         room, position = memoryview(array).cast("B"), 0
         unpack = _unpacker(fields.get("encoding", ""), path)
         while piece := file.read(_PIECE):
-            data = unpack(piece)
+            try:
+                data = unpack(piece)
+            except zlib.error as error:
+                raise ValueError(f"{path} is damaged: {error}") from None
             if position + len(data) > len(room):
                 raise ValueError(f"{path} is longer than its header says")
             room[position : position + len(data)] = data
