@@ -110,7 +110,6 @@ if __name__ == "__main__":
 
         traceback.print_exc()
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Qt, VTK and Python take themselves down in an order that none of them can stand.
-    os._exit(status or 0)
+    from tomoseg_host.application.host import leave
+
+    leave(status or 0)

@@ -8,6 +8,7 @@ Example::
     host.screenshot("panel.png")
 """
 
+import atexit
 import os
 import shutil
 import sys
@@ -17,10 +18,14 @@ import types
 from collections.abc import Iterable
 from ctypes.util import find_library
 from pathlib import Path
+from typing import NoReturn
 
 from .. import environment
 
 _started: "Host | None" = None
+
+#: What the names of temporary folders begin with.
+_HOME = "tomoseg-host-"
 
 
 class Host:
@@ -195,7 +200,13 @@ class Host:
                 self.modules.unload(name)
         self.close_scene()
         sys.excepthook = self._hook
-        shutil.rmtree(self.home, ignore_errors=True)
+        _remove_home(self.home)
+
+
+def _remove_home(folder: Path) -> None:
+    """Remove the folder of a run, where it is one that `start` has made."""
+    if folder.name.startswith(_HOME) and folder.parent == Path(tempfile.gettempdir()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prefer_egl() -> None:
@@ -220,6 +231,18 @@ def start(
     """
     global _started
     if _started is None:
-        folder = Path(home) if home else Path(tempfile.mkdtemp(prefix="tomoseg-host-"))
+        folder = Path(home) if home is not None else Path(tempfile.mkdtemp(prefix=_HOME))
+        if home is None:
+            atexit.register(_remove_home, folder)
         _started = Host(folder, main_window, testing, map(Path, modules))
     return _started
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once, for scripts: Qt, VTK and Python take themselves down in an order
+    that none of them can stand."""
+    if _started is not None:
+        _remove_home(_started.home)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
