@@ -35,7 +35,7 @@ def test_the_module_s_own_test_runs_what_it_is_asked_for_and_says_so(capsys):
     slicer.selfTests["TomoSeg"](only="button says what is missing")
     shown = capsys.readouterr().out
     assert "passed: the run button says what is missing" in shown
-    assert "1 scenarios passed, 0 failed" in shown
+    assert "1 scenarios passed, 0 failed, 0 left out" in shown
 
 
 def test_one_scenario_that_fails_is_named_and_the_others_still_run(capsys):
@@ -59,7 +59,7 @@ def test_one_scenario_that_fails_is_named_and_the_others_still_run(capsys):
     assert len(ran) == 1
     shown = capsys.readouterr().out
     assert "on purpose" in shown and "ZeroDivisionError" in shown
-    assert "1 scenarios passed, 2 failed" in shown
+    assert "1 scenarios passed, 2 failed, 0 left out" in shown
 
 
 def test_the_module_s_own_test_fails_with_its_scenarios_and_where_there_are_none(monkeypatch):
@@ -87,4 +87,4 @@ def test_the_command_for_slicer_runs_in_the_stand_in_and_tells_by_its_status(
     command += ["--python-script", "Testing/run_in_slicer.py", words]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == status, run.stdout + run.stderr
-    assert ("1 scenarios passed, 0 failed" in run.stdout) == (status == 0)
+    assert ("1 scenarios passed, 0 failed, 0 left out" in run.stdout) == (status == 0)

@@ -12,6 +12,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+import slicer
+
 from TomoSegPanel.scenarios import failures, geometry, inputs, interruptions, models, runs
 from TomoSegPanel.scenarios.bench import Bench
 
@@ -50,7 +52,8 @@ def runScenarios(only: str = "", scenarios: Sequence[Scenario] = SCENARIOS) -> l
         scenarios: Which there are.
 
     Returns:
-        The titles of those that failed; a scenario that cannot run fails.
+        The titles of those that failed; a scenario that cannot run fails. Those that are about
+        views are left out where Slicer has none (``--no-main-window``), and that is printed.
 
     Raises:
         ValueError: There is none to run.
@@ -60,8 +63,12 @@ def runScenarios(only: str = "", scenarios: Sequence[Scenario] = SCENARIOS) -> l
         raise ValueError(f"no scenario's title contains {only!r}")
     if only:
         print(f"{len(chosen)} of {len(scenarios)} scenarios, those that contain {only!r}")
-    failed = []
+    failed, leftOut = [], 0
     for scenario in chosen:
+        if getattr(scenario, "needsViews", False) and slicer.app.layoutManager() is None:
+            leftOut += 1
+            print(f"left out, for there is no main window: {title(scenario)}")
+            continue
         start = time.monotonic()
         try:
             runScenario(scenario)
@@ -72,5 +79,6 @@ def runScenarios(only: str = "", scenarios: Sequence[Scenario] = SCENARIOS) -> l
         else:
             verdict = "passed"
         print(f"{verdict}: {title(scenario)} ({time.monotonic() - start:.1f} s)", flush=True)
-    print(f"{len(chosen) - len(failed)} scenarios passed, {len(failed)} failed")
+    passed = len(chosen) - len(failed) - leftOut
+    print(f"{passed} scenarios passed, {len(failed)} failed, {leftOut} left out")
     return failed

@@ -90,6 +90,34 @@ def a_transform_that_is_applied_while_a_run_is_under_way_moves_its_heatmap_too(
     assertPeak(heatmap, blob + shift[:3, 3])
 
 
+def only_the_region_is_looked_at_where_one_is_chosen(bench: Bench) -> None:
+    axes = rotation((0.2, 1, 0.4), 35)
+    toWorld = np.eye(4)
+    toWorld[:3, :3], toWorld[:3, 3] = rotation((1, 0, 0), -90), (0.0, 40.0, 80.0)
+    blob = np.array([32.0, -8.0, 10.0])
+    volume = addBlobVolume(blob, grid((34, 38, 40), axes=axes, center=(25, 0, 0)))
+    volume.SetAndObserveTransformNodeID(addTransform(toWorld).GetID())
+    bench.chooseVolume(volume)
+    bench.chooseModel()
+    bench.ui.regionSelector.addNode()
+    region = bench.parameters.region
+    assert region is not None and region.GetTransformNodeID() == volume.GetTransformNodeID()
+    world = (toWorld @ [*blob, 1.0])[:3]
+    region.SetCenterWorld(*world)
+    region.SetSize(32.0, 28.0, 36.0)
+    bench.until(lambda: "16 × 14 × 18" in bench.ui.regionNote.text, "the region's size is said")
+    bench.run()
+    heatmap = bench.parameters.heatmap
+    assertPeak(heatmap, world)
+    array = slicer.util.arrayFromVolume(heatmap)
+    assert array.shape == (34, 38, 40)
+    inside = np.argwhere(array != 0)
+    assert (np.ptp(inside, axis=0) < (18, 14, 16)).all(), "there is a heatmap beside the region"
+    region.SetCenterWorld(*(world + 1000.0))
+    bench.until(lambda: not bench.ui.runButton.enabled, "a region beside the volume is refused")
+    assert "region" in bench.ui.runButton.toolTip
+
+
 def _runAndLook(bench: Bench, blob, on) -> None:
     volume = addBlobVolume(blob, on)
     bench.chooseVolume(volume)
@@ -111,4 +139,5 @@ SCENARIOS = (
     the_peak_is_in_its_place_in_a_left_handed_volume_with_flipped_axes,
     a_transform_above_the_volume_moves_its_heatmap_too,
     a_transform_that_is_applied_while_a_run_is_under_way_moves_its_heatmap_too,
+    only_the_region_is_looked_at_where_one_is_chosen,
 )

@@ -33,6 +33,22 @@ def cancel_ends_the_runs_that_wait_too(bench: Bench) -> None:
     assert not bench.isBusy()
 
 
+def one_run_is_cancelled_or_taken_out_of_the_queue_and_the_others_go_on(bench: Bench) -> None:
+    _choose(bench)
+    first = bench.startAndWaitForPreview()
+    bench.useWorker(None)
+    second, third = bench.start(), bench.start()
+    waiting = bench.ui.queueList
+    assert waiting.count == 2
+    waiting.setCurrentRow(0)
+    bench.ui.removeWaitingButton.click()
+    assert second.state.value == "cancelled"
+    assert waiting.count == 1
+    bench.ui.cancelCurrentButton.click()
+    bench.finish(first, "cancelled", 3)
+    bench.finish(third)
+
+
 def cancel_before_the_worker_has_said_anything_is_obeyed(bench: Bench) -> None:
     _choose(bench)
     run = bench.start()
@@ -143,6 +159,7 @@ SCENARIOS = (
     cancel_ends_all_processes_within_a_second_and_keeps_the_heatmap_so_far,
     cancel_takes_the_heatmap_so_far_away_if_the_user_wants_that,
     cancel_ends_the_runs_that_wait_too,
+    one_run_is_cancelled_or_taken_out_of_the_queue_and_the_others_go_on,
     cancel_before_the_worker_has_said_anything_is_obeyed,
     a_scan_that_is_deleted_in_the_middle_ends_its_run_and_no_other,
     a_heatmap_that_is_deleted_in_the_middle_comes_again_with_the_next_directions,

@@ -124,6 +124,47 @@ def a_scene_that_is_saved_and_opened_has_its_settings_and_runs_again_exactly(ben
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(again), before)
 
 
+def two_results_are_compared_side_by_side_and_the_user_s_layout_comes_back(bench: Bench) -> None:
+    manager = slicer.app.layoutManager()
+    before = manager.layout
+    bench.chooseVolume(addBlobVolume((10.0, 0.0, 6.0)))
+    bench.chooseModel()
+    first = bench.widget.panel.runs.heatmapOf(bench.run())
+    assert not bench.ui.compareButton.enabled
+    bench.chooseItem(bench.ui.methodCombo, "averaged-cam")
+    second = bench.widget.panel.runs.heatmapOf(bench.run())
+    bench.ui.compareSelector.setCurrentNode(first)
+    bench.ui.compareButton.click()
+    bench.processEvents(0.1)
+    assert manager.layout != before
+    shown = [
+        composite.GetForegroundVolumeID()
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    ]
+    assert {first.GetID(), second.GetID()} <= set(shown)
+    bench.ui.compareButton.click()
+    bench.processEvents(0.1)
+    assert manager.layout == before
+    bench.ui.compareButton.click()
+    slicer.mrmlScene.RemoveNode(first)
+    bench.processEvents(0.1)
+    assert manager.layout == before, "a result was deleted, and the comparison stays"
+
+
+two_results_are_compared_side_by_side_and_the_user_s_layout_comes_back.needsViews = True
+
+
+def slicer_stays_responsive_during_a_run_on_a_large_volume(bench: Bench) -> None:
+    bench.chooseVolume(addBlobVolume(on=grid((160, 160, 160), (0.7, 0.7, 0.7))))
+    bench.chooseModel()
+    bench.chooseItem(bench.ui.directionsCombo, "fibonacci")
+    bench.ui.directionCountSpinBox.setValue(8)
+    bench.processEvents(0.5)
+    bench.longestS = 0.0
+    bench.run()
+    assert bench.longestS < 0.1, f"the main thread was busy for {bench.longestS:.3f} s on end"
+
+
 def runs_wait_for_their_turn_and_all_are_carried_out(bench: Bench) -> None:
     blobs = {"first": (10.0, 0.0, 0.0), "second": (0.0, 10.0, 0.0), "third": (0.0, 0.0, 10.0)}
     bench.chooseModel()
@@ -191,6 +232,8 @@ SCENARIOS = (
     a_run_brings_previews_then_heatmap_agreement_and_peaks_over_an_untouched_scan,
     a_heatmap_becomes_a_segment_that_can_be_undone_and_edited,
     a_scene_that_is_saved_and_opened_has_its_settings_and_runs_again_exactly,
+    two_results_are_compared_side_by_side_and_the_user_s_layout_comes_back,
+    slicer_stays_responsive_during_a_run_on_a_large_volume,
     runs_wait_for_their_turn_and_all_are_carried_out,
     a_model_of_two_channels_wants_two_volumes_which_may_be_under_different_transforms,
     a_volume_from_a_file_with_accents_and_spaces_in_its_path_can_be_run,
