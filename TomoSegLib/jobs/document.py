@@ -42,6 +42,7 @@ SCHEMA_VERSION = 1
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Millimetres = Annotated[float, Field(gt=0, le=2000)]
 _THRESHOLD_WORDS = ("card", "otsu")
 _PERCENTILE = re.compile(r"^percentile:(\d+(\.\d+)?)$")
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3})?|mps)$")
@@ -240,11 +241,33 @@ class VerifyModelJob(JobModel):
     model: FilePath
 
 
-AnyJob = Union[RunJob, ProbeJob, ImportModelJob, VerifyModelJob]
+class EstimateJob(JobModel):
+    """How fast a model's encoder is here, found out in a second or so. Writes nothing.
+
+    Attributes:
+        model: Name of a known model, or a model's folder.
+        method: Heatmap method, or None for the card's.
+        cam: Kind of class activation map, for the CAM methods.
+        slice_mm: Height and width of a typical slice of the scan, mm.
+        device: As for `RunJob`.
+        batch_size: As for `RunJob`.
+    """
+
+    kind: Literal["estimate"] = "estimate"
+    schema_version: Literal[1] = 1
+    model: FilePath
+    method: Method | None = None
+    cam: CamKind | None = None
+    slice_mm: tuple[Millimetres, Millimetres] = (200.0, 200.0)
+    device: Annotated[str, Field(pattern=_DEVICE.pattern)] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+
+
+AnyJob = Union[RunJob, ProbeJob, ImportModelJob, VerifyModelJob, EstimateJob]
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
-_KINDS = ("run", "probe", "import-model", "verify-model")
+_KINDS = ("run", "probe", "import-model", "verify-model", "estimate")
 
 _PATH_FIELDS = ("input", "foreground", "output", "previews", "source")
 
@@ -338,7 +361,7 @@ def _with_absolute_paths(job: AnyJob, folder: Path) -> AnyJob:
         for name in _PATH_FIELDS
         if (value := getattr(job, name, None)) is not None
     }
-    if isinstance(job, (RunJob, VerifyModelJob)) and _looks_like_path(job.model):
+    if isinstance(job, (RunJob, VerifyModelJob, EstimateJob)) and _looks_like_path(job.model):
         changes["model"] = absolute(job.model)  # otherwise the name of a known model
     if isinstance(job, RunJob):
         changes["channels"] = {name: absolute(path) for name, path in job.channels.items()}

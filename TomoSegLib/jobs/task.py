@@ -41,7 +41,13 @@ def main(results: str) -> int:
 
 
 def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
-    from TomoSegLib.jobs.document import ImportModelJob, RunJob, VerifyModelJob, parse_job_text
+    from TomoSegLib.jobs.document import (
+        EstimateJob,
+        ImportModelJob,
+        RunJob,
+        VerifyModelJob,
+        parse_job_text,
+    )
     from TomoSegLib.jobs.report import Reporter
     from TomoSegLib.jobs.scratch import no_space_error
 
@@ -51,6 +57,10 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         from TomoSegLib.jobs.models import import_into
 
         return import_into(Path(results), job, reporter)
+    if isinstance(job, EstimateJob):
+        from TomoSegLib.jobs.estimate import measure_speed
+
+        return measure_speed(job, reporter)
     if isinstance(job, VerifyModelJob):
         from TomoSegLib.jobs.models import verify
 
