@@ -88,3 +88,44 @@ def test_the_command_for_slicer_runs_in_the_stand_in_and_tells_by_its_status(
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == status, run.stdout + run.stderr
     assert ("1 scenarios passed, 0 failed, 0 left out" in run.stdout) == (status == 0)
+
+
+CRASH = """
+import os
+from TomoSegPanel.scenarios.bench import Bench, workers
+from TomoSegPanel.scenarios.objects import addBlobVolume
+with Bench() as bench:
+    bench.chooseVolume(addBlobVolume())
+    bench.chooseModel()
+    bench.startAndWaitForPreview(1.0)
+    print("workers:", *(process.pid for process in workers()), flush=True)
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["os.kill(os.getpid(), 9)", "host.stop(); slicer.util.exit(0); os._exit(0)"],
+    ids=["killed", "closed"],
+)
+def test_no_worker_outlives_the_application(end, tmp_path):
+    script = tmp_path / "end.py"
+    script.write_text(CRASH.format(end=end), encoding="utf-8")
+    command = [sys.executable, HOST / "run_host.py", "--offscreen"]
+    command += ["--additional-module-paths", "TomoSeg", "--python-script", script]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    (line,) = [each for each in run.stdout.splitlines() if each.startswith("workers:")]
+    pids = [int(pid) for pid in line.split()[1:]]
+    assert len(pids) >= 2, run.stdout + run.stderr
+    assert host.wait_for(lambda: not any(isRunning(pid) for pid in pids), 2)
+    assert "Traceback" not in run.stderr, run.stderr
+
+
+def isRunning(pid):
+    """Whether a process is there, and not only waiting to be buried."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
