@@ -2,10 +2,11 @@
 
 A timer ticks in the main thread while things happen to a volume of 256 voxels a side. What counts
 is the longest time between two ticks, less the time in which the thread was ready to run but other
-programs had the processor (Linux tells); the best of three attempts, for a busy machine also makes
+programs had the processor (Linux tells); the best of eight attempts, for a busy machine also makes
 threads wait for each other.
 """
 
+import itertools
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vtk
 
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("panel_bench")
@@ -25,7 +27,7 @@ from TomoSegPanel.volumeFiles import writeNrrd  # noqa: E402
 
 SIDE = 256
 LIMIT_S = 0.1
-ATTEMPTS = 3
+ATTEMPTS = 8
 
 
 class Heartbeat:
@@ -69,10 +71,13 @@ def _waited():
         return 0.0
 
 
-def longest_pause(*attempts):
-    """The shortest of the longest pauses while doing each; attempts end when they return True."""
+def longest_pause(*things):
+    """The shortest of the longest pauses while doing these things again and again.
+
+    Each thing is what to do, and what is true when it has been done.
+    """
     pauses = []
-    for act, done in attempts:
+    for act, done in itertools.islice(itertools.cycle(things), ATTEMPTS):
         with Heartbeat() as beat:
             act()
             assert host.wait_for(done, 60)
@@ -80,6 +85,15 @@ def longest_pause(*attempts):
         if beat.longest < LIMIT_S:
             break
     return min(pauses)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """VTK draws in the main thread alone, for of its helpers' waiting the system tells nothing."""
+    threader, before = vtk.vtkMultiThreader, vtk.vtkMultiThreader.GetGlobalMaximumNumberOfThreads()
+    threader.SetGlobalMaximumNumberOfThreads(1)
+    yield
+    threader.SetGlobalMaximumNumberOfThreads(before)
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +142,9 @@ def heatmap(widget, scan, maps):
 
 
 def test_a_pause_would_be_noticed(widget):
-    pause = lambda: time.sleep(1.5 * LIMIT_S), lambda: True  # noqa: E731
-    assert longest_pause(pause, pause) >= 1.5 * LIMIT_S
+    with Heartbeat() as beat:
+        time.sleep(1.5 * LIMIT_S)
+    assert beat.longest >= 1.5 * LIMIT_S
 
 
 def test_previews_that_arrive(widget, heatmap, scan, maps):
@@ -141,7 +156,7 @@ def test_previews_that_arrive(widget, heatmap, scan, maps):
 
         return act, lambda: True
 
-    assert longest_pause(*[arrive(maps[n % 2]) for n in range(1, ATTEMPTS + 1)]) < LIMIT_S
+    assert longest_pause(*map(arrive, reversed(maps))) < LIMIT_S
 
 
 class Watcher:
@@ -175,7 +190,7 @@ def test_handing_the_volume_over_and_loading_the_result(widget, scan, maps, tmp_
         ):
             background.run(function, got.append, fail)
 
-    assert longest_pause(*[(act, lambda: len(got) == 3)] * ATTEMPTS) < LIMIT_S
+    assert longest_pause((act, lambda: len(got) == 3)) < LIMIT_S
 
 
 def test_the_live_threshold_with_islands_and_smoothing(widget, heatmap):
@@ -202,6 +217,6 @@ def test_making_and_measuring_segments(widget, heatmap):
     ui, parameters = widget.ui, widget._parameterNode
     parameters.threshold, parameters.smoothingMm = 0.1, 1.0
     make = ui.makeSegmentButton.click, lambda: ui.makeSegmentButton.enabled
-    assert longest_pause(*[make] * ATTEMPTS) < LIMIT_S
+    assert longest_pause(make) < LIMIT_S
     measure = ui.measureButton.click, lambda: ui.measureButton.enabled
-    assert longest_pause(*[measure] * ATTEMPTS) < LIMIT_S
+    assert longest_pause(measure) < LIMIT_S
