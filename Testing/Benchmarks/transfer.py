@@ -5,7 +5,7 @@
     python Testing/Benchmarks/transfer.py table4 ...      the same options; Dice against labels
     python Testing/Benchmarks/transfer.py probe --pool pool.csv --heads heads.csv --output DIR
 
-``--pool`` is a manifest for 'tomoseg pretrain sar', ``--target NAME CSV LABELS`` (may be repeated)
+``--pool`` are manifests for 'tomoseg pretrain sar', ``--target NAME CSV LABELS`` (may be repeated)
 one for 'tomoseg finetune' with test cases. Every row is pre-trained and fine-tuned once for each
 seed with the same options; what is finished already is not done again, so a run that was stopped
 goes on. Dice is that of the test cases on their own grids; small, medium and large are the thirds
@@ -121,7 +121,7 @@ class Bench:
         folder = self.folder / "pretrained" / f"{task}-{seed}"
         if not (folder / "pretrained.json").exists():
             what = Pretraining(
-                self.pool,
+                tuple(self.pool),
                 folder,
                 task,
                 replace(self.size.pretraining, seed=seed),
@@ -162,7 +162,7 @@ def main() -> int:
     """Run a table, or the probe."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["table2", "table4", "probe"])
-    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--pool", type=Path, nargs="+", required=True)
     parser.add_argument("--target", nargs=3, action="append", metavar=("NAME", "CSV", "LABELS"))
     parser.add_argument("--heads", type=Path, help="manifest of CT and MR of one part of the body")
     parser.add_argument("--output", type=Path, required=True)

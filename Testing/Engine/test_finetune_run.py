@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.networks.unet3d import UNet3D, is_encoder_weight
+from TomoSegLib.pretraining import weights as pretrained_weights
 from TomoSegLib.pretraining.weights import save_pretrained
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import LabelSpec
@@ -179,6 +181,14 @@ def test_a_public_checkpoint_of_monais_network_is_a_start(manifest, tmp_path):
     begun = start_weights(manifest, tmp_path / "run", tmp_path / "public.safetensors")
     name = "upcat_1.upsample.deconv.weight"
     assert torch.equal(begun[name], network.state_dict()[name])
+
+
+def test_weights_that_come_with_the_program_are_found_by_their_name(pretrained, monkeypatch):
+    monkeypatch.setattr(pretrained_weights, "shipped_folder", lambda: pretrained.parent)
+    found = pretrained_weights.load_pretrained(Path(pretrained.name))
+    assert found.record["title"] == "SAR" and found.features == FEATURES
+    with pytest.raises(TomoSegError):
+        pretrained_weights.load_pretrained(Path("unheard-of"))
 
 
 def test_without_validation_cases_the_last_weights_are_kept(tmp_path):

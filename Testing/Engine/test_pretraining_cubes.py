@@ -192,7 +192,7 @@ def table(tmp_path):
     return write
 
 
-def test_a_pool_leaves_test_rows_out_and_holds_some_volumes_out(table):
+def test_a_pool_leaves_test_rows_out(table):
     path = table(
         ["image", "modality", "split"],
         ["a.nii", "ct", "train"],
@@ -202,7 +202,13 @@ def test_a_pool_leaves_test_rows_out_and_holds_some_volumes_out(table):
     volumes = read_pool(path)
     assert [volume.path.name for volume in volumes] == ["a.nii", "b.nii"]
     assert [volume.modality for volume in volumes] == ["CT", "MR"]
-    assert sum(volume.validation for volume in volumes) == 1
+
+
+def test_some_volumes_are_held_out_but_never_the_only_one_of_a_modality(table):
+    path = table(["image", "modality"], ["a.nii", "CT"], ["b.nii", "MR"], ["c.nii", "MR"])
+    held_out = [[v.validation for v in read_pool(path, seed=seed)] for seed in range(8)]
+    assert all(row[0] is False and sum(row) == 1 for row in held_out)
+    assert len({tuple(row) for row in held_out}) == 2
     named = table(["image", "modality", "split"], ["a.nii", "CT", "val"], ["b.nii", "CT", "train"])
     assert [volume.validation for volume in read_pool(named)] == [True, False]
 

@@ -48,7 +48,7 @@ def pool(tmp_path_factory):
 
 def asked(pool, output, **changes):
     what = Pretraining(
-        pool, output, "sar", OPTIONS, CUBES, FEATURES, cache=pool.parent / "cubes", threads=1
+        (pool,), output, "sar", OPTIONS, CUBES, FEATURES, cache=pool.parent / "cubes", threads=1
     )
     return replace(what, **changes)
 
@@ -134,6 +134,17 @@ def test_another_seed_comes_to_other_weights(pool, tmp_path):
     assert pretrain(asked(pool, tmp_path / "a", options=options))
     assert pretrain(asked(pool, tmp_path / "b", options=replace(options, seed=1)))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_several_manifests_make_one_pool(pool, tmp_path):
+    rows = pool.read_text().splitlines()
+    halves = []
+    for number, part in enumerate((rows[1:3], rows[3:])):
+        halves.append(pool.parent / f"half-{number}.csv")
+        halves[-1].write_text("\n".join([rows[0], *part]) + "\n")
+    assert pretrain(asked(pool, tmp_path / "one"))
+    assert pretrain(replace(asked(pool, tmp_path / "two"), manifests=tuple(halves)))
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
 
 
 def test_reduced_precision_trains(pool, tmp_path):

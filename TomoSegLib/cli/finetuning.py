@@ -11,7 +11,13 @@ from typing import Annotated, Any, get_args
 import typer
 
 from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
-from TomoSegLib.cli.values import numbers_of, one_of, range_of, warnings_in_one_line
+from TomoSegLib.cli.values import (
+    loader_processes,
+    numbers_of,
+    one_of,
+    range_of,
+    warnings_in_one_line,
+)
 from TomoSegLib.errors import TomoSegError
 
 
@@ -96,7 +102,10 @@ def finetune(
         bool, typer.Option("--simulated", help="The volumes are simulated; the card says so.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that draw patches.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that draw patches; default: none on a CPU, else all."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
@@ -136,6 +145,7 @@ def finetune(
         precision=precision,  # type: ignore[arg-type]
         seed=seed,
     )
+    chosen = choose_device(device)
     what = Finetuning(
         manifest=manifest,
         output=output,
@@ -152,8 +162,8 @@ def finetune(
         license=license,
         simulated=simulated,
         command=shlex.join(["tomoseg", *sys.argv[1:]]),
-        workers=workers,
-        device=str(choose_device(device)),
+        workers=loader_processes(workers, chosen),
+        device=chosen,
         threads=threads,
         overwrite=overwrite,
     )

@@ -9,7 +9,13 @@ from typing import Annotated, get_args
 import typer
 
 from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
-from TomoSegLib.cli.values import numbers_of, one_of, range_of, warnings_in_one_line
+from TomoSegLib.cli.values import (
+    loader_processes,
+    numbers_of,
+    one_of,
+    range_of,
+    warnings_in_one_line,
+)
 
 pretrain_app = typer.Typer(help="Train networks without labels.", no_args_is_help=True)
 
@@ -17,8 +23,12 @@ pretrain_app = typer.Typer(help="Train networks without labels.", no_args_is_hel
 @pretrain_app.command("sar")
 def pretrain_sar(
     manifest: Annotated[
-        Path,
-        typer.Option("--manifest", metavar="CSV", help="image, modality; optional dataset, split."),
+        list[Path],
+        typer.Option(
+            "--manifest",
+            metavar="CSV",
+            help="image, modality; optional dataset, split. May be repeated.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
@@ -90,7 +100,10 @@ def pretrain_sar(
     ] = 500,
     validation_cubes: Annotated[int, typer.Option(min=1, help="Cubes of a validation.")] = 512,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare cubes.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that prepare cubes; default: none on a CPU, else all."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
@@ -149,8 +162,9 @@ def pretrain_sar(
         precision=precision,  # type: ignore[arg-type]
         seed=seed,
     )
+    chosen = choose_device(device)
     what = Pretraining(
-        manifest,
+        tuple(manifest),
         output,
         task,
         options,
@@ -158,8 +172,8 @@ def pretrain_sar(
         numbers_of("features", features, ",", 6, int),
         modality,
         cache,
-        workers,
-        str(choose_device(device)),
+        loader_processes(workers, chosen),
+        chosen,
         threads,
         overwrite,
     )

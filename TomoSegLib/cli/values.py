@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
+
+_MOST_PROCESSES = 16
 
 
 @contextlib.contextmanager
@@ -23,6 +26,13 @@ def warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show  # type: ignore[assignment]
         yield
+
+
+def loader_processes(asked: int | None, device: str) -> int:
+    """How many processes prepare batches: on a CPU they would take the trainer's own cores."""
+    if asked is not None:
+        return asked
+    return 0 if device == "cpu" else min(_MOST_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -176,7 +177,7 @@ def make_cubes(
             done += 1
             tell(done, len(volumes))
         return files
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
         futures = [pool.submit(_write_cubes, volume, options, file) for volume, file in todo]
         try:
             for future in as_completed(futures):
@@ -187,6 +188,10 @@ def make_cubes(
             pool.shutdown(cancel_futures=True)
             raise
     return files
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the rest
 
 
 def _key(volume: PoolVolume, options: CubeOptions) -> str:

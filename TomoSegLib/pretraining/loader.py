@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,3 +61,11 @@ def order(
                 permutation = np.random.default_rng((seed, 0, epoch)).permutation(cubes)
             batch.append((position, int(permutation[position % cubes])))
         yield batch
+
+
+def ignore_interrupts(worker: int = 0) -> None:
+    """In a process that prepares data: Ctrl-C reaches all of them, and the first one ends the rest.
+
+    Without this a step that is being finished would wait for a batch that never comes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,8 +5,9 @@ One row a volume, comma-separated, UTF-8, with a header. Columns, in any order:
 * ``image``: the volume file or DICOM folder, relative to the manifest's folder or absolute.
 * ``modality``: ``CT`` or ``MR``; may be left out where the command names one for all.
 * ``dataset`` (optional): what the volume comes from; numbers of cubes can be set for each.
-* ``split`` (optional): ``train`` or ``val``. Without any ``val`` a tenth is held out by chance.
-  Rows of the split ``test`` are left alone: what is measured on later must not be seen.
+* ``split`` (optional): ``train`` or ``val``. Without any ``val`` a tenth of each modality's
+  volumes is held out by chance. Rows of the split ``test`` are left alone: what is measured on
+  later must not be seen.
 
 Other columns are ignored.
 """
@@ -14,7 +15,9 @@ Other columns are ignored.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -46,11 +49,13 @@ class PoolVolume:
     validation: bool = False
 
 
-def read_pool(path: Path, modality: str | None = None, seed: int = 0) -> list[PoolVolume]:
-    """Read the manifest of an unlabelled pool.
+def read_pool(
+    paths: Path | Sequence[Path], modality: str | None = None, seed: int = 0
+) -> list[PoolVolume]:
+    """Read the manifest of an unlabelled pool, or several that make one pool.
 
     Args:
-        path: The CSV file.
+        paths: The CSV file or files.
         modality: Of rows that name none.
         seed: Of the choice of validation volumes where the manifest makes none.
 
@@ -59,6 +64,22 @@ def read_pool(path: Path, modality: str | None = None, seed: int = 0) -> list[Po
             ``manifest-modality``, ``manifest-split``, ``manifest-duplicate``,
             ``manifest-missing-files``, ``manifest-split-empty``.
     """
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    volumes = [volume for path in paths for volume in _read(path, modality)]
+    _refuse(", ".join(path.name for path in paths), volumes)
+    if any(volume.validation for volume in volumes):
+        return volumes
+    held_out: set[int] = set()
+    for kind in MODALITIES:
+        of_kind = [n for n, volume in enumerate(volumes) if volume.modality == kind]
+        if len(of_kind) > 1:  # the only volume of a modality is needed for training
+            count = max(1, round(_HELD_OUT * len(of_kind)))
+            order = np.random.default_rng(seed).permutation(of_kind)
+            held_out.update(order[:count].tolist())
+    return [replace(volume, validation=n in held_out) for n, volume in enumerate(volumes)]
+
+
+def _read(path: Path, modality: str | None) -> list[PoolVolume]:
     header, rows = read_rows(path)
     if "image" not in header:
         raise TomoSegError(
@@ -80,13 +101,6 @@ def read_pool(path: Path, modality: str | None = None, seed: int = 0) -> list[Po
             file = folder / row["image"]
             kind = _modality(path, line, row.get("modality") or modality or "")
             volumes.append(PoolVolume(file, kind, row.get("dataset", ""), split == "val"))
-    _refuse(path, volumes)
-    if not any(volume.validation for volume in volumes) and len(volumes) > 1:
-        count = max(1, round(_HELD_OUT * len(volumes)))
-        held_out = set(np.random.default_rng(seed).permutation(len(volumes))[:count].tolist())
-        volumes = [
-            PoolVolume(v.path, v.modality, v.dataset, n in held_out) for n, v in enumerate(volumes)
-        ]
     return volumes
 
 
@@ -101,27 +115,25 @@ def _modality(path: Path, line: int, text: str) -> Modality:
     )
 
 
-def _refuse(path: Path, volumes: list[PoolVolume]) -> None:
+def _refuse(name: str, volumes: list[PoolVolume]) -> None:
     if not any(not volume.validation for volume in volumes):
         raise TomoSegError(
             "manifest-split-empty",
-            f"{path.name} has no volume to train on.",
+            f"{name} has no volume to train on.",
             "Add one row a volume, in split train.",
         )
     files = [volume.path for volume in volumes]
-    twice = (
-        [file for file in files if files.count(file) > 1] if len(set(files)) < len(files) else []
-    )
+    twice = [file for file, count in Counter(files).items() if count > 1]
     if twice:
         raise TomoSegError(
             "manifest-duplicate",
-            f"{path.name} names {twice[0]} in several rows.",
+            f"{name} names {twice[0]} in several rows.",
             "Keep one row for each volume.",
         )
     missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
     if missing:
         raise TomoSegError(
             "manifest-missing-files",
-            f"{len(missing)} of the {len(files)} files in {path.name} are not there: {missing[0]}.",
+            f"{len(missing)} of the {len(files)} files in {name} are not there: {missing[0]}.",
             "Paths are relative to the manifest's folder: move it, or correct them.",
         )

@@ -45,7 +45,7 @@ class Pretraining:
     """What to pre-train.
 
     Attributes:
-        manifest: CSV of unlabelled volumes, see `TomoSegLib.pretraining.manifest`.
+        manifests: CSVs of unlabelled volumes, see `TomoSegLib.pretraining.manifest`.
         output: Folder of the run: weights, record, curves and checkpoint.
         task: Name of a preset.
         options: Of the optimisation; its game is ignored where the task has no adversary.
@@ -59,7 +59,7 @@ class Pretraining:
         overwrite: Start again over a pre-training that is there.
     """
 
-    manifest: Path
+    manifests: tuple[Path, ...]
     output: Path
     task: str = "sar"
     options: PretrainingOptions = field(default_factory=PretrainingOptions)
@@ -93,7 +93,7 @@ def pretrain(
     _check(what)
     if what.threads is not None:
         torch.set_num_threads(what.threads)
-    volumes = read_pool(what.manifest, what.modality, what.options.seed)
+    volumes = read_pool(what.manifests, what.modality, what.options.seed)
     preset, options = _fitted(PRESETS[what.task], what.options, volumes)
 
     def on_volume(done: int, total: int) -> None:
@@ -270,6 +270,7 @@ def _record(
             for kind in sorted({v.modality for v in volumes})
         },
         "training_cubes": len(trainer.train_data.pool),
+        "waiting_share": round(trainer.waited_s / max(trainer.worked_s, 1e-9), 3),
         "steps": state.step,
         "figures": kept,
     }

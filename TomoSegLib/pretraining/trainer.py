@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from TomoSegLib.pretraining.adversary import (
 )
 from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
 from TomoSegLib.pretraining.cubes import CubePool
-from TomoSegLib.pretraining.loader import Batch, CubeDataset, order
+from TomoSegLib.pretraining.loader import Batch, CubeDataset, ignore_interrupts, order
 from TomoSegLib.pretraining.options import PretrainingOptions, chosen_precision
 from TomoSegLib.pretraining.tasks import Outcome, PretextTask
 
@@ -62,6 +63,10 @@ class Pretrainer:
         device: Where it runs.
         workers: Processes that prepare cubes; 0 prepares them here. Their number changes nothing
             about the result.
+
+    Attributes:
+        waited_s: Time that steps have waited for cubes since the trainer was made.
+        worked_s: Time that steps have taken in all.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Pretrainer:
             enabled=precision != "float32",
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
+        self.waited_s = self.worked_s = 0.0
         self.state = PretrainingState()
         self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._batches: Iterator[Batch] | None = None
@@ -123,11 +129,13 @@ class Pretrainer:
             TomoSegError: ``training-diverged`` if the loss or a weight is not finite.
         """
         options, state = self.options, self.state
+        begun = time.perf_counter()
         if self._batches is None:
             cubes = len(self.train_data.pool)
             steps = order(cubes, options.batch_size, options.seed, state.step, options.steps)
             self._batches = self._loaded(self.train_data, steps)
         batch = self._moved(next(self._batches))
+        self.waited_s += time.perf_counter() - begun
         self.network.train()
         self.task.train()
         for optimizer in self.optimizers.values():
@@ -159,6 +167,7 @@ class Pretrainer:
         for name, figure in told.items():
             state.sums[name] = state.sums.get(name, 0.0) + figure
         state.counted += 1
+        self.worked_s += time.perf_counter() - begun
         if state.step % options.validate_every == 0 or state.step == options.steps:
             self._validate()
         return told
@@ -251,6 +260,7 @@ class Pretrainer:
                 data,
                 batch_sampler=batches,
                 num_workers=self.workers,
+                worker_init_fn=ignore_interrupts,
                 pin_memory=self.device.type == "cuda",
             )
         )

@@ -21,12 +21,18 @@ from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded
+from TomoSegLib.models.locations import shipped_models_folder
 from TomoSegLib.networks.unet3d import UNet3D, adapted_weights, is_output_weight
 
 WEIGHTS = "pretrained.safetensors"
 RECORD = "pretrained.json"
 
 _HINT = "Give the folder of a pre-training, or a safetensors file of the same network."
+
+
+def shipped_folder() -> Path:
+    """Where pre-trained weights lie that come with the program, each in a folder of its name."""
+    return shipped_models_folder().parent / "Pretrained"
 
 
 @dataclass(frozen=True)
@@ -66,13 +72,16 @@ def load_pretrained(source: Path) -> Pretrained:
     """Read pre-trained weights.
 
     Args:
-        source: The folder of a pre-training, or a safetensors file.
+        source: The folder of a pre-training, a safetensors file, or the name of weights that come
+            with the program.
 
     Raises:
         TomoSegError: ``pretrained-unknown`` (nothing there), ``pretrained-invalid`` (damaged),
             ``model-weights-pickle``, ``model-weights-invalid``, ``model-file-too-large``.
     """
     record: dict[str, Any] = {}
+    if source.name == str(source) and not source.exists():
+        source = shipped_folder() / source if (shipped_folder() / source).is_dir() else source
     path = source
     if source.is_dir():
         path = source / WEIGHTS

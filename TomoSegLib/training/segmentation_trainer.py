@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
-from TomoSegLib.pretraining.loader import order
+from TomoSegLib.pretraining.loader import ignore_interrupts, order
 from TomoSegLib.pretraining.options import Precision, chosen_precision
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
@@ -172,6 +172,7 @@ class Finetuner:
                     self.patches,
                     batch_sampler=steps,
                     num_workers=self.workers,
+                    worker_init_fn=ignore_interrupts,
                     pin_memory=self.device.type == "cuda",
                 )
             )
