@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from TomoSegLib.networks.unet2d import (
     is_encoder_weight,
     is_output_weight,
 )
+from TomoSegLib.pretraining.planes_predict import load_plane_network
 from TomoSegLib.pretraining.planes_run import PlanePretraining, pretrain_planes
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.planes_training import (
@@ -147,6 +150,64 @@ def test_training_learns_lines_and_places(studies: Path, tmp_path: Path) -> None
         assert (tmp_path / name).stat().st_size > 100
 
 
+@pytest.fixture(scope="module")
+def trained(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short pre-training on both tasks."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert pretrain_planes(what(studies, folder, steps=2)) is not None
+    return folder
+
+
+def predict(study: Path, pretrained: Path, output: Path) -> dict[str, Any]:
+    command = ["planes", "predict", str(study), "--pretrained", str(pretrained)]
+    assert main([*command, "-o", str(output), "--device", "cpu"]) == 0
+    assert (output / "predictions.png").stat().st_size > 100
+    return json.loads((output / "report.json").read_text())
+
+
+def test_the_weights_that_were_measured_are_used_again(
+    studies: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads((trained / "report.json").read_text())
+    held_out = np.random.default_rng((0, 4)).permutation(4)[0]
+    found = predict(studies / f"p{held_out}", trained, tmp_path / "out")
+    # To what another layout of the weights in memory changes in rounding.
+    for name, figures in found["lines"].items():
+        for key in ("degrees", "mm"):
+            assert figures[key] == pytest.approx(report["lines"][name][key], abs=0.01)
+    assert set(found["lines"]) == set(report["lines"])
+    assert found["location"]["error"] == pytest.approx(report["location"]["error"], abs=1e-3)
+    assert [entry["true"] for entry in found["locations"]] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    command = ["planes", "predict", str(studies / "p0"), "--pretrained", str(trained)]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 2
+    assert "output-exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kinds": ["heart"]},
+        {"kinds": ["short-axis"]},
+        {"planes": {"side": 32}},
+        {"planes": None},
+        {"network": {"target": "os.system", "decoder": True}},
+        {"network": {"target": "UNet2D", "features": [10**9] * 6}},
+        {"location_head_sha256": "0"},
+    ],
+)
+def test_a_record_that_was_tampered_with_is_refused(
+    trained: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    for file in trained.iterdir():
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    path = tmp_path / "pretrained.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(TomoSegError) as caught:
+        load_plane_network(tmp_path)
+    assert caught.value.code == "pretrained-mismatch"
+
+
 def test_a_stopped_training_goes_on_bit_by_bit(studies: Path, tmp_path: Path) -> None:
     assert pretrain_planes(what(studies, tmp_path / "whole")) is not None
     steps = 0
@@ -171,18 +232,23 @@ def test_a_stopped_training_goes_on_bit_by_bit(studies: Path, tmp_path: Path) ->
 
 
 def test_the_location_task_alone_keeps_the_encoder_only(studies: Path, tmp_path: Path) -> None:
-    report = pretrain_planes(what(studies, tmp_path, tasks=("location",)))
+    report = pretrain_planes(what(studies, tmp_path, tasks=("location",), steps=2))
     assert report is not None and "lines" not in report and "location" in report
+    found = predict(studies / "p0", tmp_path, tmp_path / "prediction")
+    assert "lines" not in found and "location" in found
     weights = load_file(tmp_path / "pretrained.safetensors")
     assert weights and all(is_encoder_weight(name) for name in weights)
 
 
 def test_the_orientation_task_alone_reports_lines(studies: Path, tmp_path: Path) -> None:
-    job = replace(what(studies, tmp_path, tasks=("orientation",)), encoder="resnet10")
+    job = what(studies, tmp_path, tasks=("orientation",), steps=2)
+    job = replace(job, encoder="resnet10")
     report = pretrain_planes(job)
     assert report is not None and "location" not in report
     assert set(report["lines"]) >= {"short-axis by 4-chamber", "4-chamber by short-axis", "all"}
     assert json.loads((tmp_path / "pretrained.json").read_text())["network"]["backbone"]
+    found = predict(studies / "p0", tmp_path, tmp_path / "prediction")
+    assert "location" not in found and "lines" in found
 
 
 @pytest.mark.parametrize(

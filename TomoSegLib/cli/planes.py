@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -57,6 +58,45 @@ def inspect_study(
         print(f"tomoseg: warning [{problem.code}]: {problem}", file=sys.stderr)
     total = len(found.study.views) * (len(found.study.views) - 1)
     print(f"{found.lines} of {total} pairs of views have a line")
+    print(f"results in  {output}")
+    return 0
+
+
+@planes_app.command("predict")
+def predict_planes(
+    study: Annotated[
+        Path, typer.Argument(help="Folder of one patient's views.", show_default=False)
+    ],
+    pretrained: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of a 'tomoseg pretrain planes'.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    views: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="A corrected views.csv; default: the study's own."),
+    ] = None,
+    phases: Annotated[int, typer.Option(min=1, help="Time points of a cine view.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there.")
+    ] = False,
+) -> int:
+    """Predict where views cut each other from the images alone, and measure the error."""
+    from TomoSegLib.cli.values import warnings_in_one_line
+    from TomoSegLib.jobs.devices import choose_device
+    from TomoSegLib.pretraining.planes_predict import predict_study
+
+    with warnings_in_one_line():
+        report = predict_study(
+            study,
+            pretrained,
+            output,
+            table=views,
+            phases=phases,
+            device=str(choose_device(device)),
+            overwrite=overwrite,
+        )
+    _print_errors(report, "the study")
     print(f"results in  {output}")
     return 0
 
@@ -156,13 +196,17 @@ def pretrain_planes(
     if report is None:
         print(f"stopped; give the same command again to go on. So far in {output}")
         return EXIT_INTERRUPTED
+    _print_errors(report, f"{report['images']} images")
+    print(f"weights in  {output}")
+    return 0
+
+
+def _print_errors(report: Mapping[str, Any], of: str) -> None:
     for name, figures in report.get("lines", {}).items():
         print(
             f"{name:28s} {figures['degrees']['mean']:6.2f} degrees {figures['mm']['mean']:6.2f} mm"
-            f"  ({figures['lines']} lines of {report['images']} images)"
+            f"  ({figures['lines']} lines of {of})"
         )
     if "location" in report:
         error = report["location"]["error"]["mean"]
         print(f"{'location':28s} {error:6.3f} of the stack")
-    print(f"weights in  {output}")
-    return 0

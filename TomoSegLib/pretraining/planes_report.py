@@ -72,7 +72,7 @@ def measure(
         maps: As `predict` gives them.
         places: Likewise; None without the location task.
         examples: The images.
-        train: The training images.
+        train: The training images; without any there is no guess.
         kinds: Channels of the heatmaps.
         options: See `PlaneOptions`.
 
@@ -112,13 +112,14 @@ def measure(
         )
     located = [n for n, example in enumerate(examples) if example.location is not None]
     known = [e.location for e in train if e.location is not None]
-    if places is not None and located and known:
+    if places is not None and located:
         truth = np.array([examples[n].location for n in located], dtype=np.float64)
         report["location"] = {
             "images": len(located),
             "error": _spread(np.abs(np.array([places[n] for n in located]) - truth)),
-            "error_of_guess": _spread(np.abs(np.mean(known) - truth)),
         }
+        if known:
+            report["location"]["error_of_guess"] = _spread(np.abs(np.mean(known) - truth))
     return report
 
 

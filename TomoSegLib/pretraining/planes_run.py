@@ -35,6 +35,7 @@ from TomoSegLib.pretraining.planes_data import (
     kinds_of,
     read_examples,
 )
+from TomoSegLib.pretraining.planes_predict import save_head
 from TomoSegLib.pretraining.planes_report import draw_predictions, measure, predict
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.planes_training import TASKS, PlaneTrainer, PlaneTraining
@@ -145,7 +146,11 @@ def pretrain_planes(
     decoder = "orientation" in what.training.tasks
     if not decoder:
         weights = {name: value for name, value in weights.items() if is_encoder_weight(name)}
-    save_pretrained(what.output, weights, _record(what, kinds, trainer, decoder, studies, report))
+    record = _record(what, kinds, trainer, decoder, studies, report)
+    if "location" in what.training.tasks:
+        head = trainer.network.head.state_dict()  # the best, as measured
+        record["location_head_sha256"] = save_head(what.output, head)
+    save_pretrained(what.output, weights, record)
     return report
 
 
