@@ -15,6 +15,7 @@ segmentations.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,9 +52,9 @@ def writePartial(node: Any, directions: int, job: Mapping[str, Any]) -> None:
 
 
 def readRecord(node: Any) -> dict[str, Any] | None:
-    """The record on a result, or None where there is none (that can be read)."""
+    """The record on a result, or None where there is none, or none as the engine writes them."""
     record = _read(node, RECORD)
-    return record if record is not None and "job" in record else None
+    return record if record is not None and _isRecord(record) else None
 
 
 def readJob(node: Any) -> dict[str, Any] | None:
@@ -134,6 +135,52 @@ def _read(node: Any, attribute: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+# What is read of a record; a scene can come from anywhere, and from other versions.
+_TEXT = (str, type(None))
+_SHAPE: dict[str, Any] = {
+    "created_at": str,
+    "job": {"method": _TEXT, "directions": _TEXT},
+    "inputs": {},
+    "model": {"name": str, "version": str, "hash": str, "simulated": bool, "labels": list},
+    "environment": {"device": str, "device_name": _TEXT, "threads": int},
+}
+
+
+def _isRecord(record: Mapping[str, Any]) -> bool:
+    labels = record.get("model", {}).get("labels") if _hasShape(record, _SHAPE) else None
+    peaks = record.get("heatmap", {"peaks": []})
+    mask = record.get("mask", {"threshold": 0})
+    return (
+        bool(labels)
+        and all(_hasShape(label, {"name": str}) for label in labels)
+        and all(_hasShape(item, {"hash": str}) for item in record["inputs"].values())
+        and _hasShape(peaks, {"peaks": list})
+        and all(_isPeak(peak) for peak in peaks["peaks"])
+        and isinstance(mask, dict)
+        and _isNumber(mask.get("threshold", 0))
+    )
+
+
+def _hasShape(value: Any, shape: Any) -> bool:
+    """Whether a value has a type, or the members of a mapping theirs."""
+    if not isinstance(shape, dict):
+        return isinstance(value, shape)
+    return isinstance(value, dict) and all(
+        _hasShape(value.get(name), each) for name, each in shape.items()
+    )
+
+
+def _isPeak(peak: Any) -> bool:
+    if not _hasShape(peak, {"lps_mm": list}):
+        return False
+    place = peak["lps_mm"]
+    return len(place) == 3 and all(map(_isNumber, [*place, peak.get("value")]))
+
+
+def _isNumber(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

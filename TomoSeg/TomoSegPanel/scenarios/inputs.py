@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import slicer
 
+from TomoSegPanel import display, provenance
 from TomoSegPanel.scenarios.bench import Bench
 from TomoSegPanel.scenarios.objects import addBlobVolume
 
@@ -54,6 +57,60 @@ def a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason(bench:
     assert run.state.value == "finished" or run.error.hint, run.report()
 
 
+def results_with_broken_records_can_be_looked_at_and_are_not_taken_for_ours(bench: Bench) -> None:
+    volume = addBlobVolume()
+    bench.chooseVolume(volume)
+    bench.chooseModel()
+    heatmap = display.newMapNode("from elsewhere", "heatmap")
+    display.showArray(heatmap, np.random.default_rng(0).random((36, 36, 36)), volume)
+    bench.ui.heatmapSelector.setCurrentNode(heatmap)
+    deep = '{"job":' + "[" * 100_000
+    model = {"name": "x", "version": "1", "hash": "0", "simulated": True, "labels": [{"name": "a"}]}
+    good = {
+        "created_at": "today",
+        "job": {},
+        "inputs": {},
+        "model": model,
+        "environment": {"device": "cpu", "device_name": "", "threads": 1},
+    }
+    assert provenance.readRecord(heatmap) is None
+    heatmap.SetAttribute(provenance.RECORD, json.dumps(good))
+    bench.widget.panel.refresh()
+    assert "x 1" in bench.ui.recordNote.text
+    broken = [
+        "no json",
+        "[]",
+        deep,
+        "{}",
+        '{"job": {}}',
+        *(
+            json.dumps(good | change)
+            for change in (
+                {"job": 5},
+                {"model": []},
+                {"model": model | {"labels": []}},
+                {"model": model | {"labels": ["a"]}},
+                {"inputs": {"image": "x"}},
+                {"environment": {}},
+                {"job": {"method": [1]}},
+                {"heatmap": {"peaks": [{"lps_mm": [1, 2], "value": 1}]}},
+                {"heatmap": {"peaks": [{"lps_mm": [1, 2, "3"], "value": 1}]}},
+                {"mask": {"threshold": float("nan")}},
+                {"mask": {"threshold": "high"}},
+            )
+        ),
+    ]
+    for text in broken:
+        heatmap.SetAttribute(provenance.RECORD, text)
+        bench.widget.panel.refresh()
+        bench.processEvents()
+        assert "not made by" in bench.ui.recordNote.text, text[:80]
+        assert not bench.ui.runAgainButton.enabled
+    bench.ui.thresholdSlider.value = 0.5
+    bench.makeSegment()
+    assert bench.parameters.segmentation is not None
+
+
 def _assertRefused(bench: Bench, node: object, word: str) -> None:
     bench.chooseVolume(node)
     assert not bench.ui.runButton.enabled
@@ -67,4 +124,5 @@ SCENARIOS = (
     an_empty_volume_is_refused_with_the_reason,
     colour_vector_and_label_volumes_cannot_be_chosen_or_are_refused,
     a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason,
+    results_with_broken_records_can_be_looked_at_and_are_not_taken_for_ours,
 )
