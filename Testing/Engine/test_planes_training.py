@@ -177,7 +177,7 @@ def test_the_weights_that_were_measured_are_used_again(
             assert figures[key] == pytest.approx(report["lines"][name][key], abs=0.01)
     assert set(found["lines"]) == set(report["lines"])
     assert found["location"]["error"] == pytest.approx(report["location"]["error"], abs=1e-3)
-    assert [entry["true"] for entry in found["locations"]] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert [entry["true"] for entry in found["locations"]] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
     command = ["planes", "predict", str(studies / "p0"), "--pretrained", str(trained)]
     assert main([*command, "-o", str(tmp_path / "out")]) == 2
     assert "output-exists" in capsys.readouterr().err
