@@ -178,7 +178,8 @@ def test_a_public_checkpoint_of_monais_network_is_a_start(manifest, tmp_path):
     torch.manual_seed(1)
     network = BasicUNet(3, 1, 3, FEATURES, norm="batch", act="relu")
     save_file(network.state_dict(), tmp_path / "public.safetensors")
-    begun = start_weights(manifest, tmp_path / "run", tmp_path / "public.safetensors")
+    start = tmp_path / "public.safetensors"
+    begun = start_weights(manifest, tmp_path / "run", start, features=None)
     name = "upcat_1.upsample.deconv.weight"
     assert torch.equal(begun[name], network.state_dict()[name])
 
@@ -306,6 +307,19 @@ def test_damaged_pretrained_weights_are_refused(manifest, pretrained, tmp_path):
     with pytest.raises(TomoSegError) as caught:
         finetune(asked(manifest, tmp_path / "run", start=str(tmp_path)))
     assert caught.value.code == "pretrained-invalid"
+
+
+def test_weights_of_another_network_or_without_numbers_are_refused(manifest, tmp_path):
+    path = tmp_path / "other.safetensors"
+    for weights_, code in (
+        ({"layer.weight": torch.zeros(3)}, "pretrained-mismatch"),
+        ({"conv_0.conv_0.conv.weight": torch.zeros(3)}, "pretrained-mismatch"),
+        ({"conv_0.conv_0.conv.weight": torch.tensor([np.nan])}, "pretrained-invalid"),
+    ):
+        save_file(weights_, path)
+        with pytest.raises(TomoSegError) as caught:
+            finetune(asked(manifest, tmp_path / "run", start=str(path)))
+        assert caught.value.code == code
 
 
 def test_the_command_finetunes_and_refuses_what_it_does_not_know(manifest, tmp_path, capsys):

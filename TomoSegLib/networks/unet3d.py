@@ -97,6 +97,7 @@ def adapted_weights(
         if (
             target is not None
             and name.startswith("conv_0.conv_0.conv.weight")
+            and value.ndim == 5
             and value.shape[1] == 1
             and value.shape[:1] + value.shape[2:] == target.shape[:1] + target.shape[2:]
         ):

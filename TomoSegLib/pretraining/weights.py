@@ -23,6 +23,7 @@ from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded
 from TomoSegLib.models.locations import shipped_models_folder
 from TomoSegLib.networks.unet3d import UNet3D, adapted_weights, is_output_weight
+from TomoSegLib.pretraining.checkpoint import all_finite
 
 WEIGHTS = "pretrained.safetensors"
 RECORD = "pretrained.json"
@@ -53,9 +54,16 @@ class Pretrained:
 
     @property
     def features(self) -> tuple[int, ...] | None:
-        """Channels of the U-Net's levels, if the record says."""
-        features = self.record.get("network", {}).get("features")
-        return None if features is None else tuple(features)
+        """Channels of the U-Net's levels as its weights have them; None for another network.
+
+        The last convolutions' are the first level's where there is only an encoder.
+        """
+        names = ["conv_0", *(f"down_{n}.convs" for n in range(1, 5)), "upcat_1.convs"]
+        found = [self.weights.get(f"{name}.conv_0.conv.weight") for name in names]
+        if found[5] is None:
+            found[5] = found[0]
+        sizes = [value.shape[0] for value in found if value is not None and value.ndim == 5]
+        return tuple(sizes) if len(sizes) == len(names) else None
 
 
 def save_pretrained(folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -96,7 +104,7 @@ def load_pretrained(source: Path) -> Pretrained:
         try:
             content = read_bounded(source / RECORD, MAX_CARD_BYTES, missing="pretrained-unknown")
             record = json.loads(content)
-            if not isinstance(record, dict) or not isinstance(record.get("network", {}), dict):
+            if not isinstance(record, dict):
                 raise ValueError("it is not a record of a pre-training")
         except (ValueError, RecursionError) as error:
             raise _invalid(source / RECORD, str(error)) from None
@@ -106,7 +114,10 @@ def load_pretrained(source: Path) -> Pretrained:
     digest = hashlib.sha256(content).hexdigest()
     if record and record.get("sha256") != digest:
         raise _invalid(path, f"it is not the file that {RECORD} describes")
-    return Pretrained(read_weights(content, path.name), record, source, digest)
+    weights = read_weights(content, path.name)
+    if not all_finite(weights):
+        raise _invalid(path, "it holds values that are not finite")
+    return Pretrained(weights, record, source, digest)
 
 
 def begin_with(network: UNet3D, pretrained: Pretrained) -> list[str]:
