@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from TomoSegLib.errors import is_out_of_memory
+from TomoSegLib.heatmaps.pipeline import image_beside
 from TomoSegLib.imaging.io import read_volume, write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs.client import run_job
@@ -23,6 +25,7 @@ from TomoSegLib.jobs.events import ErrorEvent, Event, ResultEvent, WarningEvent
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.result import read_result
 from TomoSegLib.jobs.steps import load_on_device
+from TomoSegLib.models.loading import load_encoder
 
 DRIVER = """
 import os, re, sys
@@ -156,6 +159,26 @@ def test_a_model_that_a_gpu_has_no_room_for_is_loaded_on_the_cpu(device: str) ->
         assert load_on_device(load, report) == "the model on cpu"
         assert report.device == "cpu"
         assert [e.code for e in events if isinstance(e, WarningEvent)] == ["memory-device-cpu"]
+
+
+def test_a_scan_that_a_gpu_has_no_room_for_stays_on_the_cpu_with_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = load_encoder("tiny-blob")
+    encoder.device = torch.device("xpu")
+    move = torch.Tensor.to
+
+    def full(self: torch.Tensor, device: Any, *rest: Any, **options: Any) -> torch.Tensor:
+        if str(device) == "xpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return move(self, device, *rest, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", full)
+    warnings: list[str] = []
+    image = np.zeros((1, 3, 4, 5), np.float32)
+    found = image_beside(encoder, image, lambda code, message: warnings.append(code))
+    assert found.device == encoder.device == torch.device("cpu")
+    assert warnings == ["memory-device-cpu"]
 
 
 @pytest.mark.parametrize(

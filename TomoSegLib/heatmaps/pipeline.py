@@ -152,7 +152,7 @@ def compute_heatmap(
     support = foreground[box]
     slices = StackEncoder(
         encoder,
-        torch.from_numpy(model_input.image).to(encoder.device),
+        image_beside(encoder, model_input.image, warn),
         model_input.geometry,
         background,
         evaluate,
@@ -236,6 +236,22 @@ def _maps(
     if method == "tomographic-cam":
         return filtered(maps.permute(1, 2, 0), settings, distance_mm).permute(2, 0, 1).contiguous()
     return maps * (2 * math.pi)
+
+
+def image_beside(encoder: LoadedEncoder, image: Float32Array, warn: Warn) -> Tensor:
+    """The image on the encoder's device; on the CPU with it where that has no memory for it."""
+    tensor = torch.from_numpy(image)
+    try:
+        return tensor.to(encoder.device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or encoder.device.type == "cpu":
+            raise
+    warn(
+        "memory-device-cpu",
+        f"Memory of {encoder.device} does not suffice for the scan: continuing on the CPU.",
+    )
+    encoder.to("cpu")
+    return tensor
 
 
 def _backprojector(
