@@ -33,6 +33,7 @@ def start(name: str = "TomoSegHost") -> QtWidgets.QApplication:
         three_d_view,
         ui_loader,
     )
+    from .bridge import qt5  # noqa: F401
 
     facade.install()
     slicer_package()

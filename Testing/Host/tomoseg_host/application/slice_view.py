@@ -36,6 +36,7 @@ class SliceView(RenderWidget):
         # Before anything that a displayable manager draws, for what comes later is drawn over it.
         self._renderer.AddViewProp(self._actor)
         self._group = slicer.vtkMRMLDisplayableManagerGroup()
+        self._style: object = None
 
     def start(self, logic: object) -> None:
         """Show the slice of a logic."""
@@ -146,7 +147,8 @@ class SliceController(MRMLWidget):
 
     def fitSliceToBackground(self) -> None:  # noqa: N802
         """Show the whole volume."""
-        self._logic.FitSliceToBackground()
+        if self._logic is not None:
+            self._logic.FitSliceToBackground()
 
     def mrmlSliceNode(self) -> object:  # noqa: N802
         """The slice node."""
@@ -237,7 +239,7 @@ class SliceWidget(MRMLWidget):
 
     def imageDataConnection(self) -> object:  # noqa: N802
         """The slice image."""
-        return self._logic.GetImageDataConnection()
+        return self._logic.GetImageDataConnection() if self._logic is not None else None
 
     def interactorStyle(self) -> object:  # noqa: N802
         """What handles the events."""
@@ -245,7 +247,8 @@ class SliceWidget(MRMLWidget):
 
     def fitSliceToBackground(self) -> None:  # noqa: N802
         """Show the whole volume."""
-        self._logic.FitSliceToBackground()
+        if self._logic is not None:
+            self._logic.FitSliceToBackground()
 
     def setSliceOrientation(self, orientation: str) -> None:  # noqa: N802
         """Set the orientation by its name."""

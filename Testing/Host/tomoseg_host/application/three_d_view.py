@@ -17,6 +17,7 @@ class ThreeDView(RenderWidget):
     def __init__(self, parent: QtWidgets.QWidget | None = None):
         super().__init__(parent)
         self._node: object = None
+        self._style: object = None
         self._observers = Observers(self)
         self._group = slicer.vtkMRMLDisplayableManagerGroup()
 
@@ -71,6 +72,8 @@ class ThreeDView(RenderWidget):
 
     def cameraNode(self) -> object:  # noqa: N802
         """The camera of this view."""
+        if self._node is None:
+            return None
         logic = slicer.app.applicationLogic().GetModuleLogic("Cameras")
         return logic.GetViewActiveCameraNode(self._node)
 

@@ -63,6 +63,10 @@ def _method(cls: str, *names: str):
     return register
 
 
+#: For the stand-ins of other files.
+stand_in = _method
+
+
 # -- what PythonQt adds to QObject ---------------------------------------------------------------
 
 
@@ -492,12 +496,6 @@ def first_column_spanned(tree: QtWidgets.QTreeWidget, item: QtWidgets.QTreeWidge
 def set_first_column_spanned(tree: object, item: QtWidgets.QTreeWidgetItem, span: bool) -> None:
     """Moved to the item in Qt 6."""
     item.setFirstColumnSpanned(span)
-
-
-@_method("QApplication", "desktop")
-def desktop(_: object) -> object:
-    """The desktop widget of Qt 5: here the primary screen, which knows its geometry."""
-    return QtGui.QGuiApplication.primaryScreen()
 
 
 def _operators() -> None:
