@@ -69,7 +69,9 @@ def run(
     input: Annotated[
         str | None,
         typer.Argument(
-            help="Volume: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.",
+            help="Volume: NIfTI, NRRD, MetaImage, or a folder with a DICOM series. Many: a CSV "
+            "file with a column 'path', a folder of volume files, or of folders with a DICOM "
+            "examination each.",
             show_default=False,
         ),
     ] = None,
@@ -162,6 +164,11 @@ def run(
         "previews": None if previews is None else str(previews),
         "overwrite": overwrite,
     }
+    if input is not None and not channel:
+        from TomoSegLib.jobs.batch_cases import find_cases
+
+        if (cases := find_cases(Path(input).expanduser())) is not None:
+            return commands.run_batch(document, cases)
     return commands.run(document)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from TomoSegLib.cli.console import JobFailed, follow_job
+from TomoSegLib.errors import TomoSegError
 
 if TYPE_CHECKING:
     from TomoSegLib.jobs.result import Mask, Segment
 
 EXIT_DIFFERENT = 3
+EXIT_CASES_FAILED = 4
 
 
 def run(document: dict[str, Any]) -> int:
@@ -26,6 +29,44 @@ def run(document: dict[str, Any]) -> int:
     assert outcome.path is not None
     _print_summary(Path(outcome.path))
     return 0
+
+
+def run_batch(document: dict[str, Any], cases: list[dict[str, Any]]) -> int:
+    """Run a batch with the settings of a run's document, and say how many cases went well."""
+    from TomoSegLib.jobs.batch_report import PAGE_NAME
+    from TomoSegLib.jobs.document import parse_job
+
+    for name in ("foreground", "previews"):
+        if document.get(name) is not None:
+            raise TomoSegError(
+                "usage",
+                f"--{name} is for one volume, and the input is a batch of {len(cases)}.",
+                "In a table, a column 'foreground' has the mask of each case.",
+            )
+    settings = {
+        name: value
+        for name, value in document.items()
+        if name not in ("input", "channels", "foreground", "previews")
+    }
+    batch = {**settings, "kind": "batch", "cases": cases}
+    parse_job(batch)
+    print(f"batch       {len(cases)} cases: {', '.join(_some(cases))}", file=sys.stderr)
+    try:
+        outcome = follow_job(batch)
+    except JobFailed as failure:
+        return failure.status
+    assert outcome.path is not None
+    counts = outcome.data
+    print(f"cases       {counts['done']} done, {counts['skipped']} as before, ", end="")
+    print(f"{counts['failed']} failed")
+    print(f"page        {Path(outcome.path) / PAGE_NAME}")
+    print(f"results in  {outcome.path}")
+    return EXIT_CASES_FAILED if counts["failed"] else 0
+
+
+def _some(cases: list[dict[str, Any]]) -> list[str]:
+    names = [str(case["id"]) for case in cases[:3]]
+    return names if len(cases) == len(names) else [*names, "..."]
 
 
 def rerun(path: Path, output: Path, device: str | None, overwrite: bool) -> int:

@@ -20,6 +20,7 @@ from TomoSegLib.jobs.events import (
 )
 
 STAGES = {
+    "cases": "cases",
     "read": "reading",
     "prepare": "preparing",
     "load-model": "loading the model",

@@ -216,7 +216,7 @@ def _silent_end(status: int | None, log: str) -> ErrorEvent:
 
 def _remove_remains(job: Mapping[str, Any] | str | Path) -> None:
     """What a killed worker could not clean up itself."""
-    from TomoSegLib.jobs.scratch import remove_stale
+    from TomoSegLib.jobs.scratch import remove_stale, remove_stale_below
 
     with contextlib.suppress(OSError, ValueError, ImportError):
         if isinstance(job, (str, Path)):
@@ -226,6 +226,8 @@ def _remove_remains(job: Mapping[str, Any] | str | Path) -> None:
             folder = Path.cwd()
         if isinstance(job, Mapping) and isinstance(job.get("output"), str):
             remove_stale(folder / job["output"])
+            if job.get("kind") == "batch":
+                remove_stale_below(folder / job["output"])
 
 
 def end_process_group(process: subprocess.Popen[bytes]) -> None:

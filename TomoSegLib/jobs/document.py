@@ -92,16 +92,12 @@ class Expected(JobModel):
     model: Sha256 | None = None
 
 
-class RunJob(JobModel):
-    """Volume in; heatmap and mask out, or segmentation and probabilities: as the model's task is.
+class RunSettings(JobModel):
+    """How volumes are worked on: what a run and a batch of runs have in common.
 
-    `HEATMAP_ONLY` names the settings that a segmenter refuses. It gives no previews.
+    `HEATMAP_ONLY` names the settings that a segmenter refuses.
 
     Attributes:
-        input: File (or DICOM folder) of the model's first channel.
-        channels: Files of the other channels, by the names that the card gives them; the first
-            channel may be named here too, instead of in ``input``.
-        foreground: Optional mask file; voxels that are not zero are the foreground.
         model: Name of a known model, or a model's folder.
         method: Heatmap method, or None for the card's.
         cam: Kind of class activation map, for the CAM methods.
@@ -123,6 +119,57 @@ class RunJob(JobModel):
         threads: CPU threads, or None for all cores. Sums in another order differ in the last
             digit, so this is recorded and used again by ``rerun``.
         seed: Seed of every random generator.
+    """
+
+    model: FilePath
+    method: Method | None = None
+    cam: CamKind | None = None
+    rectified: bool | None = None
+    directions: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    filter_order: Annotated[float, Field(ge=0, le=2)] | None = None
+    cutoff: Annotated[float, Field(gt=0, le=1)] | None = None
+    window: Window | None = None
+    threshold: float | str | None = None
+    refine: RefinementMethod | Literal["none"] | None = None
+    components: Components | None = None
+    minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    region: Region | None = None
+    device: str = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("threshold")
+    @classmethod
+    def _known_threshold(cls, threshold: float | str | None) -> float | str | None:
+        if isinstance(threshold, float) and not math.isfinite(threshold):
+            raise ValueError("the threshold is not a finite number")
+        if isinstance(threshold, str) and threshold not in _THRESHOLD_WORDS:
+            match = _PERCENTILE.match(threshold)
+            if match is None or float(match.group(1)) > 100:
+                raise ValueError(
+                    f"'{threshold}' is none of card, otsu, percentile:Q (0 to 100) or a number"
+                )
+        return threshold
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not _DEVICE.match(device):
+            raise ValueError(f"'{device}' is none of auto, cpu, cuda, cuda:N or mps")
+        return device
+
+
+class RunJob(RunSettings):
+    """Volume in; heatmap and mask out, or segmentation and probabilities: as the model's task is.
+
+    A segmenter gives no previews.
+
+    Attributes:
+        input: File (or DICOM folder) of the model's first channel.
+        channels: Files of the other channels, by the names that the card gives them; the first
+            channel may be named here too, instead of in ``input``.
+        foreground: Optional mask file; voxels that are not zero are the foreground.
         output: Folder of the results; made if it does not exist.
         overwrite: Replace results that are already there; other files are never touched.
         previews: Folder for previews of the growing heatmap, one file for each doubling of the
@@ -145,53 +192,66 @@ class RunJob(JobModel):
     input: FilePath | None = None
     channels: dict[ChannelName, FilePath] = Field(default_factory=dict)
     foreground: FilePath | None = None
-    model: FilePath
-    method: Method | None = None
-    cam: CamKind | None = None
-    rectified: bool | None = None
-    directions: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    filter_order: Annotated[float, Field(ge=0, le=2)] | None = None
-    cutoff: Annotated[float, Field(gt=0, le=1)] | None = None
-    window: Window | None = None
-    threshold: float | str | None = None
-    refine: RefinementMethod | Literal["none"] | None = None
-    components: Components | None = None
-    minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    region: Region | None = None
-    device: str = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     output: FilePath
     overwrite: bool = False
     previews: FilePath | None = None
     expected: Expected | None = None
-
-    @field_validator("threshold")
-    @classmethod
-    def _known_threshold(cls, threshold: float | str | None) -> float | str | None:
-        if isinstance(threshold, float) and not math.isfinite(threshold):
-            raise ValueError("the threshold is not a finite number")
-        if isinstance(threshold, str) and threshold not in _THRESHOLD_WORDS:
-            match = _PERCENTILE.match(threshold)
-            if match is None or float(match.group(1)) > 100:
-                raise ValueError(
-                    f"'{threshold}' is none of card, otsu, percentile:Q (0 to 100) or a number"
-                )
-        return threshold
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, device: str) -> str:
-        if not _DEVICE.match(device):
-            raise ValueError(f"'{device}' is none of auto, cpu, cuda, cuda:N or mps")
-        return device
 
     @model_validator(mode="after")
     def _some_input(self) -> RunJob:
         if self.input is None and not self.channels:
             raise ValueError("no input volume is named")
         return self
+
+
+class BatchCase(JobModel):
+    """One of the volumes of a batch.
+
+    Attributes:
+        id: Name of the case, and of the folder of its results.
+        input: As in a `RunJob`.
+        channels: Likewise.
+        foreground: Likewise.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[^\s./\\:*?\"<>|][^/\\:*?\"<>|\x00-\x1f]{0,119}$")]
+    input: FilePath | None = None
+    channels: dict[ChannelName, FilePath] = Field(default_factory=dict)
+    foreground: FilePath | None = None
+
+
+class BatchJob(RunSettings):
+    """Many volumes through one model; see `TomoSegLib.jobs.batch`.
+
+    Attributes:
+        cases: The volumes, in this order.
+        output: Folder of the summary, and of a folder of results for each case.
+        overwrite: Replace results that were made with other settings, or of another input.
+    """
+
+    kind: Literal["batch"] = "batch"
+    schema_version: Literal[1] = 1
+    cases: Annotated[tuple[BatchCase, ...], Field(min_length=1, max_length=100_000)]
+    output: FilePath
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _different_folders(self) -> BatchJob:
+        # As some file systems see it, which do not tell capitals from small letters.
+        if len({case.id.casefold() for case in self.cases}) < len(self.cases):
+            raise ValueError("two cases have the same id")
+        return self
+
+    def run_job(self, case: BatchCase) -> RunJob:
+        """The job of one case."""
+        return RunJob(
+            **{name: getattr(self, name) for name in RunSettings.model_fields},
+            input=case.input,
+            channels=case.channels,
+            foreground=case.foreground,
+            output=str(Path(self.output) / case.id),
+            overwrite=self.overwrite,
+        )
 
 
 HEATMAP_ONLY = (
@@ -205,7 +265,7 @@ HEATMAP_ONLY = (
     "threshold",
     "refine",
 )
-"""Settings of a `RunJob` that mean nothing to a segmenter."""
+"""Settings of `RunSettings` that mean nothing to a segmenter."""
 
 
 class ProbeJob(JobModel):
@@ -263,11 +323,11 @@ class EstimateJob(JobModel):
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
 
 
-AnyJob = Union[RunJob, ProbeJob, ImportModelJob, VerifyModelJob, EstimateJob]
+AnyJob = Union[RunJob, BatchJob, ProbeJob, ImportModelJob, VerifyModelJob, EstimateJob]
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
-_KINDS = ("run", "probe", "import-model", "verify-model", "estimate")
+_KINDS = ("run", "batch", "probe", "import-model", "verify-model", "estimate")
 
 _PATH_FIELDS = ("input", "foreground", "output", "previews", "source")
 
@@ -361,14 +421,27 @@ def _with_absolute_paths(job: AnyJob, folder: Path) -> AnyJob:
         for name in _PATH_FIELDS
         if (value := getattr(job, name, None)) is not None
     }
-    if isinstance(job, (RunJob, VerifyModelJob, EstimateJob)) and _looks_like_path(job.model):
+    if isinstance(job, (RunSettings, VerifyModelJob, EstimateJob)) and _looks_like_path(job.model):
         changes["model"] = absolute(job.model)  # otherwise the name of a known model
+    if (
+        isinstance(job, RunSettings)
+        and job.directions is not None
+        and (_looks_like_path(job.directions) or (folder / job.directions).is_file())
+    ):
+        changes["directions"] = absolute(job.directions)
     if isinstance(job, RunJob):
         changes["channels"] = {name: absolute(path) for name, path in job.channels.items()}
-        if job.directions is not None and (
-            _looks_like_path(job.directions) or (folder / job.directions).is_file()
-        ):
-            changes["directions"] = absolute(job.directions)
+    if isinstance(job, BatchJob):
+        changes["cases"] = tuple(
+            case.model_copy(
+                update={
+                    "input": None if case.input is None else absolute(case.input),
+                    "foreground": None if case.foreground is None else absolute(case.foreground),
+                    "channels": {name: absolute(path) for name, path in case.channels.items()},
+                }
+            )
+            for case in job.cases
+        )
     return job.model_copy(update=changes)
 
 

@@ -132,6 +132,15 @@ def remove_stale(output: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_stale_below(folder: Path) -> None:
+    """Remove such working folders for every output in a folder."""
+    if folder.is_dir():
+        for pattern in (".tomoseg-*", "*/.tomoseg-*"):
+            for path in folder.glob(pattern):
+                if path.is_dir() and not path.is_symlink() and _is_abandoned(path):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
 def _prefix(output: Path) -> str:
     return f".tomoseg-{output.name}-"
 

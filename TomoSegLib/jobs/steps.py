@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ from TomoSegLib.jobs.report import Reporter
 
 _T = TypeVar("_T")
 BoolArray = npt.NDArray[np.bool_]
+
+_kept: ContextVar[list[Any] | None] = ContextVar("kept", default=None)
 
 
 def make_reproducible(job: RunJob) -> None:
@@ -30,8 +34,27 @@ def make_reproducible(job: RunJob) -> None:
         torch.set_num_threads(job.threads)
 
 
+@contextlib.contextmanager
+def loading_once() -> Iterator[None]:
+    """In this block, of jobs with one and the same model, its network is loaded only once."""
+    token = _kept.set([])
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
 def load_on_device(load: Callable[[str], _T], report: Reporter) -> _T:
     """Load a network where the job computes, or on the CPU where that has no memory for it."""
+    kept = _kept.get()
+    if kept is None:
+        return _load(load, report)
+    if not kept:
+        kept.append(_load(load, report))
+    return kept[0]
+
+
+def _load(load: Callable[[str], _T], report: Reporter) -> _T:
     try:
         return load(report.device)
     except (RuntimeError, MemoryError) as error:

@@ -42,6 +42,7 @@ def main(results: str) -> int:
 
 def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
     from TomoSegLib.jobs.document import (
+        BatchJob,
         EstimateJob,
         ImportModelJob,
         RunJob,
@@ -57,6 +58,10 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         from TomoSegLib.jobs.models import import_into
 
         return import_into(Path(results), job, reporter)
+    if isinstance(job, BatchJob):
+        from TomoSegLib.jobs.batch import run_batch
+
+        return ResultEvent(job.output, run_batch(job, reporter, emit, describe_failure))
     if isinstance(job, EstimateJob):
         from TomoSegLib.jobs.estimate import measure_speed
 

@@ -62,7 +62,7 @@ def work(source: str, *, detached: bool = False) -> int:
     """
     emit = EventWriter(processes.claim_stdout())
     inbox = _Inbox(document_on_stdin=source == "-", detached=detached)
-    scratch = None
+    scratch = job = None
     try:
         job = _read(source, inbox)
         scratch = _make_scratch(job)
@@ -77,6 +77,7 @@ def work(source: str, *, detached: bool = False) -> int:
     finally:
         if scratch is not None:
             scratch.discard()
+        _clean_up_batch(job)
     # A reader that has stopped reading must not keep a finished worker alive.
     patience_s = 0.2 if outcome is CANCELLED else _SLOW_READER_S
     threading.Thread(target=_exit_after, args=(patience_s, _status(outcome)), daemon=True).start()
@@ -189,6 +190,15 @@ def _make_scratch(job: AnyJob) -> Scratch | None:
 
         return StoreScratch(job.replace)
     return None
+
+
+def _clean_up_batch(job: AnyJob | None) -> None:
+    """Remove what a killed batch has left of the case that it was at."""
+    if job is not None and job.kind == "batch":
+        from TomoSegLib.jobs.scratch import remove_stale_below
+
+        with contextlib.suppress(OSError, ImportError):
+            remove_stale_below(Path(job.output))
 
 
 def _supervise(job: AnyJob, scratch: Scratch | None, emit: EventWriter, inbox: _Inbox) -> Outcome:
