@@ -20,6 +20,7 @@ _HERE = Path(__file__).resolve().parent
 if not (_HERE / "TomoSegLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # run from the source tree, where the engine is a sibling
 
+from TomoSegPanel.comparison import describeLayout  # noqa: E402
 from TomoSegPanel.panel import Panel  # noqa: E402
 from TomoSegPanel.parameters import TomoSegParameterNode  # noqa: E402
 from TomoSegPanel.runs import SceneRuns  # noqa: E402
@@ -46,6 +47,7 @@ class TomoSeg(ScriptedLoadableModule):
             "ToNNO: tomographic reconstruction of a neural network's output (2024)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", describeLayout)
 
 
 class TomoSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

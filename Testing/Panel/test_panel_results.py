@@ -2,6 +2,7 @@
 
 import os
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -294,3 +295,13 @@ def test_a_run_whose_volume_is_deleted_says_so(widget, worker, volume):
     assert not list(os.scandir(slicer.app.temporaryPath)) or all(
         not entry.name.startswith("tomoseg-") for entry in os.scandir(slicer.app.temporaryPath)
     )
+
+
+def test_a_slicer_without_a_main_window_compares_nothing(monkeypatch):
+    bare = types.SimpleNamespace(layoutManager=lambda: None)
+    monkeypatch.setattr(comparison.slicer, "app", bare)
+    comparison.describeLayout()
+    without = comparison.Comparison(lambda: None)
+    assert not without.isShown
+    without.show([comparison.Side(None)] * 2, 0.5)
+    without.cleanup()

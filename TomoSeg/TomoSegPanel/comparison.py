@@ -152,7 +152,8 @@ class Comparison:
 
 def describeLayout() -> None:
     """Make the layout known, so that a scene that was saved with it can be shown."""
-    node = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
+    manager = slicer.app.layoutManager()
+    node = manager.layoutLogic().GetLayoutNode() if manager is not None else None
     if node is not None and not node.IsLayoutDescription(LAYOUT):
         node.AddLayoutDescription(LAYOUT, _description())
 
