@@ -44,6 +44,8 @@ from TomoSegPanel.parameters import RunSettings  # noqa: E402
 from TomoSegPanel.scenarios.bench import Bench  # noqa: E402
 from TomoSegPanel.scenarios.objects import addBlobVolume, grid, rotation  # noqa: E402
 
+from TomoSegLib.jobs.events import ErrorEvent, ResultEvent  # noqa: E402
+
 HEATMAP_FIELDS = {
     "method",
     "cam",
@@ -70,6 +72,7 @@ def bench():
 
 def click(widget):
     """Click on a button, or on the mark of a check box."""
+    slicer.app.processEvents()  # what has just been shown gets its place
     place = QPoint(9, min(9, widget.height // 2))
     QTest.mouseClick(widget._peer_, Qt.MouseButton.LeftButton, pos=place)
 
@@ -244,16 +247,67 @@ def test_directions_come_from_a_file_and_a_bad_one_says_what_is_wrong(bench, tmp
     assert not bench.ui.directionsNote.isVisible()
 
 
-def test_the_estimate_knows_the_time_after_a_run_and_warns_of_too_little_memory(bench):
-    estimate.rememberSpeed("tuned", "auto", 0.0)
+class FakeWorker:
+    """A worker that says what a test lets it say."""
+
+    def __init__(self, document, onEvent):
+        self.document = json.loads(Path(document).read_text(encoding="utf-8"))
+        self.say = onEvent
+
+    def start(self):
+        pass
+
+    def abandon(self):
+        pass
+
+
+@pytest.fixture
+def measuring(bench):
+    """Workers for the measurement that are made up; returns a list of them."""
+    row, made = bench.widget.panel.method._estimate, []
+    real = row.makeWorker
+    row.makeWorker = lambda path, onEvent: made.append(FakeWorker(path, onEvent)) or made[-1]
     bench.chooseItem(bench.ui.directionsCombo, "orthogonal")
-    bench.until(lambda: "first run" in bench.ui.estimateNote.text, "no speed is known yet")
+    estimate.rememberSpeed(RunSettings.of(bench.parameters, bench.widget.panel.card), 0.0)
+    bench.widget.panel.refresh()
+    bench.until(lambda: "not known yet" in bench.ui.estimateNote.text, "no speed is known")
+    yield made
+    row.makeWorker = real
+    estimate.rememberSpeed(RunSettings.of(bench.parameters, bench.widget.panel.card), 0.0)
+
+
+def test_the_time_is_measured_before_the_first_run(bench, measuring):
     # Three stacks of 72 mm with a slice each 2 mm.
     assert "At most 108 slices in 3 directions" in bench.ui.estimateNote.text
-    estimate.rememberSpeed("tuned", "auto", 2.0)
-    bench.widget.panel.refresh()
+    click(bench.ui.speedButton)
+    (worker,) = measuring
+    assert worker.document == {
+        "kind": "estimate",
+        "model": "tuned",
+        "method": "tonno",
+        "slice_mm": [72.0, 72.0],
+        "device": "auto",
+    }
+    assert "being measured" in bench.ui.estimateNote.text and not bench.ui.speedButton.enabled
+    worker.say(ResultEvent(None, {"seconds_per_slice": 2.0}))
     assert "About 4 min" in bench.ui.estimateNote.text
-    estimate.rememberSpeed("tuned", "auto", 0.0)
+    assert not bench.ui.speedButton.isVisible()
+    bench.chooseItem(bench.ui.methodCombo, "averaged-cam")
+    assert bench.ui.speedButton.isVisible()  # another method is another speed
+    bench.chooseItem(bench.ui.methodCombo, "")
+
+
+def test_a_measurement_that_fails_says_why_and_can_be_repeated(bench, measuring):
+    click(bench.ui.speedButton)
+    measuring[0].say(ErrorEvent("out-of-memory", "There is not enough memory.", "Close others."))
+    assert "There is not enough memory. Close others." in bench.ui.estimateNote.text
+    click(bench.ui.speedButton)
+    assert len(measuring) == 2
+    assert "not enough memory" not in bench.ui.estimateNote.text
+    measuring[1].say(ErrorEvent("cancelled", "The job was cancelled."))
+
+
+def test_too_little_memory_is_warned_of_before_the_run(bench):
     answer = bench.widget.panel.computing.answer
     free = answer["cpu"]["available_mb"]
     answer["cpu"]["available_mb"] = 1

@@ -74,7 +74,9 @@ class AdvancedSettings(Section):
         changes = changesFromCard(settings, defaults)
         ui.cardValuesButton.setEnabled(bool(changes))
         ui.advancedNote.setText(
-            "; ".join(changes) if changes else _("All as the model's card says for this method.")
+            _("Changed: {changes}.").format(changes="; ".join(changes))
+            if changes
+            else _("All as the model's card says for this method.")
         )
 
     def useCardValues(self) -> None:

@@ -10,6 +10,7 @@ import slicer
 import vtk
 
 from TomoSegPanel.modelCards import Card
+from TomoSegPanel.parameters import RunSettings
 
 _BYTES_PER_VOXEL = 34.0
 """Of the volume, with one channel: what Testing/Benchmarks/memory.py measures, less the network."""
@@ -46,13 +47,17 @@ def memoryMb(volume: Any, card: Card) -> float:
     return (voxels * (_BYTES_PER_VOXEL + 4 * further) + onModelGrid * 4 * 3) / 2**20
 
 
-def _speedKey(model: str, device: str) -> str:
-    return f"TomoSeg/SecondsPerSlice/{model}/{device.replace(':', '-')}"
+def _speedKey(settings: RunSettings) -> str:
+    way = settings.usedMethod
+    if way != "tonno":
+        way += f"-{settings.camKind}"
+    device = settings.device.replace(":", "-")
+    return f"TomoSeg/SecondsPerSlice/{settings.card.name}/{way}/{device}"
 
 
-def measuredSecondsPerSlice(model: str, device: str) -> float | None:
-    """How long a slice took in the last run with a model on a device."""
-    value = qt.QSettings().value(_speedKey(model, device))
+def knownSecondsPerSlice(settings: RunSettings) -> float | None:
+    """How long a slice took, when it was last measured with these settings; None where unknown."""
+    value = qt.QSettings().value(_speedKey(settings))
     try:
         seconds = float(value) if value else None
     except (TypeError, ValueError):
@@ -60,9 +65,9 @@ def measuredSecondsPerSlice(model: str, device: str) -> float | None:
     return seconds if seconds is not None and 0 < seconds < 3600 else None
 
 
-def rememberSpeed(model: str, device: str, secondsPerSlice: float) -> None:
+def rememberSpeed(settings: RunSettings, secondsPerSlice: float) -> None:
     """Remember how long a slice took."""
-    qt.QSettings().setValue(_speedKey(model, device), str(secondsPerSlice))
+    qt.QSettings().setValue(_speedKey(settings), str(secondsPerSlice))
 
 
 def durationText(seconds: float) -> str:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from TomoSegPanel.advancedSettings import AdvancedSettings, changesFromCard
 from TomoSegPanel.directions import Directions
 from TomoSegPanel.directionsDisplay import DirectionsDisplay
-from TomoSegPanel.estimate import durationText, measuredSecondsPerSlice, memoryMb, sliceCount
+from TomoSegPanel.estimateRow import EstimateRow
 from TomoSegPanel.modelCards import Card
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.section import Section, fillCombo, selectData, showRow, signalsBlocked
@@ -31,6 +31,7 @@ class MethodSection(Section):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self._advanced = AdvancedSettings(panel)
+        self._estimate = EstimateRow(panel)
         self._display = DirectionsDisplay()
         self._directions = Directions(panel.refresh)
         self._shown: tuple[Any, ...] | None = None
@@ -81,7 +82,7 @@ class MethodSection(Section):
         problem = self.problem or self._directions.note
         self.ui.directionsNote.setText(problem)
         self.ui.directionsNote.setVisible(bool(problem) and makesHeatmap)
-        self.ui.estimateNote.setText(self._estimateText(card))
+        self._estimate.show(self._directions.vectors if makesHeatmap else None)
         self._showDirections()
 
     def sceneClosed(self) -> None:
@@ -97,6 +98,7 @@ class MethodSection(Section):
     def cleanup(self) -> None:
         """Of `Section`."""
         self._directions.forget()
+        self._estimate.cleanup()
         self._display.hide()
 
     # -- method and directions ---------------------------------------------------------------------
@@ -170,37 +172,6 @@ class MethodSection(Section):
                 "values."
             ).format(changes="; ".join(changed))
         return ""
-
-    def _estimateText(self, card: Card | None) -> str:
-        volume = self.parameters.inputVolume
-        if volume is None or volume.GetImageData() is None or card is None:
-            return ""
-        memory = memoryMb(volume, card)
-        texts = [
-            _("About {memory} MB of memory besides PyTorch and the network.").format(
-                memory=max(10, 10 * round(memory / 10))
-            )
-        ]
-        free = self.panel.computing.freeMemoryMb
-        if free is not None and memory > free:
-            texts.append(_("⚠ Only {free} MB are free: close other programs.").format(free=free))
-        vectors = self._directions.vectors
-        if card.task != "heatmap" or vectors is None:
-            return " ".join(texts)
-        slices = sliceCount(volume, card, vectors)
-        texts.insert(
-            0,
-            _("At most {slices} slices in {directions} directions.").format(
-                slices=slices, directions=len(vectors)
-            ),
-        )
-        perSlice = measuredSecondsPerSlice(card.name, self.parameters.device)
-        if perSlice is None:
-            texts.append(_("How long that takes here is known after the first run."))
-        else:
-            duration = durationText(perSlice * slices)
-            texts.append(_("About {duration}, as fast as the last run.").format(duration=duration))
-        return " ".join(texts)
 
     # -- directions in the views -------------------------------------------------------------------
 

@@ -138,7 +138,7 @@ class RunSection(Section):
             self._heatmapSince = now
         elif event.total and event.done == event.total:
             seconds = (now - self._heatmapSince) / event.total
-            rememberSpeed(run.settings.card.name, run.settings.device, seconds)
+            rememberSpeed(run.settings, seconds)
 
     def _keepPartial(self) -> bool:
         return self.parameters is None or self.parameters.keepPartial
