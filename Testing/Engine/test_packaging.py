@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
@@ -61,3 +62,16 @@ def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
     metadata = HeaderParser().parsestr(read("METADATA"))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
+
+
+def test_the_source_archive_has_all_that_the_repository_has(tmp_path: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git repository: nothing to compare with")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path]
+    subprocess.run([*command, ROOT], check=True, capture_output=True)
+    (path,) = tmp_path.glob("tomoseg-*.tar.gz")
+    with tarfile.open(path) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    assert {name for name in tracked - found if not name.startswith(".")} == set()
