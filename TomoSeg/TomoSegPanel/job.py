@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -57,10 +58,11 @@ _NEXT = {
 
 @dataclass(frozen=True)
 class ChannelData:
-    """A volume as it goes to the worker: voxels ``[k, j, i]`` and its matrix to RAS."""
+    """A volume as it goes to the worker: voxels ``[k, j, i]``, its matrix to RAS and its name."""
 
     array: np.ndarray
     ijkToRas: np.ndarray
+    name: str = "volume"
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,9 @@ class Run:
         assert self._folder is not None
         paths = {}
         for index, (name, data) in enumerate(self._channels.items()):
-            path = self._folder / f"input-{index}.nrrd"
+            # The worker's messages name the file: by the name that people know.
+            path = self._folder / f"input-{index}" / f"{_fileName(data.name)}.nrrd"
+            path.parent.mkdir()
             writeNrrd(path, data.array, data.ijkToRas)
             paths[name] = str(path)
         document = self.settings.document(
@@ -358,6 +362,11 @@ class RunQueue:
         for run in [*self.waiting, *([self.current] if self.current else [])]:
             run.abandon()
         self.waiting, self.current = [], None
+
+
+def _fileName(name: str) -> str:
+    """A volume's name as far as all systems take it for a file's."""
+    return re.sub(r"[^\w .()+-]", "_", name)[:60].strip(" .") or "volume"
 
 
 def _fileError(error: Exception) -> ErrorEvent:

@@ -184,7 +184,8 @@ def channelData(node: Any, first: Any) -> ChannelData:
             node.GetParentTransformNode(), first.GetParentTransformNode(), matrix
         )
         ijkToRas = slicer.util.arrayFromVTKMatrix(matrix) @ ijkToRas
-    return ChannelData(slicer.util.arrayFromVolume(node), np.array(ijkToRas))
+    array = slicer.util.arrayFromVolume(node)
+    return ChannelData(array, np.array(ijkToRas), node.GetName() or "")
 
 
 def _volumeGone() -> ErrorEvent:

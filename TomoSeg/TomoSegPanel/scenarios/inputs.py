@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from TomoSegPanel import display, provenance
-from TomoSegPanel.scenarios.bench import Bench
+from TomoSegPanel.scenarios.bench import Bench, plainText
 from TomoSegPanel.scenarios.objects import addBlobVolume
 
 
@@ -55,6 +55,17 @@ def a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason(bench:
     run = bench.start()
     bench.until(lambda: run.state.isOver, "the run is over", 120)
     assert run.state.value == "finished" or run.error.hint, run.report()
+
+
+def what_the_engine_refuses_is_told_with_the_name_of_the_volume(bench: Bench) -> None:
+    bench.chooseModel()
+    voxels = np.ones((20, 20, 20), np.float32)
+    voxels[3, 4, 5] = np.nan
+    bench.chooseVolume(slicer.util.addVolumeFromArray(voxels, name="../CT: ¿<b>Löchrig</b>?"))
+    bench.until(lambda: "not numbers" in bench.ui.fitNote.text, "the panel warns")
+    run = bench.run("failed")
+    assert run.error.code == "volume-not-finite", run.report()
+    assert "Löchrig" in plainText(bench.ui.messageNote.text)
 
 
 def results_with_broken_records_can_be_looked_at_and_are_not_taken_for_ours(bench: Bench) -> None:
@@ -124,5 +135,6 @@ SCENARIOS = (
     an_empty_volume_is_refused_with_the_reason,
     colour_vector_and_label_volumes_cannot_be_chosen_or_are_refused,
     a_volume_without_contrast_is_warned_of_and_its_run_ends_with_a_reason,
+    what_the_engine_refuses_is_told_with_the_name_of_the_volume,
     results_with_broken_records_can_be_looked_at_and_are_not_taken_for_ours,
 )
