@@ -12,11 +12,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("panel_bench")
 pytest_plugins = ("panel_bench",)  # the fixtures
 
-from panel_bench import host, qt, reopen, run, slicer  # noqa: E402
+from panel_bench import choose_model, host, qt, reopen, run, slicer  # noqa: E402
 from PySide6 import QtCore  # noqa: E402
 from PySide6.QtTest import QTest  # noqa: E402
 from TomoSegPanel import comparison, display, provenance  # noqa: E402
 from TomoSegPanel.job import RunState  # noqa: E402
+from TomoSegPanel.worker import WorkerProcess  # noqa: E402
+
+from TomoSegLib.jobs.client import worker_command  # noqa: E402
 
 COMPARED = [f"{comparison.VIEW_PREFIX}{row}{column}" for row in "AB" for column in
             ("Axial", "Coronal", "Sagittal")]  # fmt: skip
@@ -261,6 +264,65 @@ def test_a_segmenter_s_result_is_listed_recorded_and_run_again(
     assert host.wait_for(lambda: again.state.isOver, 60)
     assert again.state is RunState.FINISHED, again.report()
     assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 2
+
+
+@pytest.fixture
+def engine_with_a_segmenter(widget, tmp_path, monkeypatch):
+    """The engine itself, with a segmenter that takes what is bright; no network is learnt."""
+    import torch
+
+    from TomoSegLib.models import tiny_blob
+    from TomoSegLib.models.folder import save_model
+
+    fields = tiny_blob.card_fields()
+    for name in ("slices", "method", "methods"):
+        del fields[name]
+    fields |= {"name": "tiny-segmenter", "task": "segmentation"}
+    fields["labels"] = [{"name": "bright", "value": 3, "color": [0.1, 0.2, 0.3]}]
+    fields["preprocessing"] = {
+        "spacing_mm": 2.5,
+        "intensity": {"method": "window", "lower": 0, "upper": 400},
+        "foreground": "none",
+    }
+    arguments = {"in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    fields["network"] = {"target": "torch.nn.Conv3d", "arguments": arguments}
+    fields["sliding_window"] = {"roi_size": [8, 8, 8], "overlap": 0.25}
+    weight = torch.tensor([0.0, 40.0]).reshape(2, 1, 1, 1, 1)
+    models = tmp_path / "models"
+    bias = torch.tensor([0.0, -20.0])
+    save_model(models / "tiny-segmenter", fields, {"weight": weight, "bias": bias})
+    before = widget.panel.runs._makeWorker
+    widget.panel.runs._makeWorker = lambda document, onEvent: WorkerProcess(
+        document, onEvent, ["env", f"TOMOSEG_MODELS={models}", *worker_command(document)[0]]
+    )
+    monkeypatch.setenv("TOMOSEG_MODELS", str(models))
+    widget.panel.models.reload()
+    assert host.wait_for(lambda: widget.panel.models.card("tiny-segmenter") is not None)
+    yield "tiny-segmenter"
+    widget.panel.runs._makeWorker = before
+    monkeypatch.undo()
+    widget.panel.models.reload()
+    assert host.wait_for(lambda: widget.panel.models.card("tiny-segmenter") is None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sets a variable with the program env")
+def test_the_engine_s_segmenter_runs_from_the_panel_and_again_after_reopening(
+    widget, volume, engine_with_a_segmenter, tmp_path
+):
+    choose_model(widget, engine_with_a_segmenter)
+    node = run(widget, seconds=180)
+    assert [segment.GetName() for segment in segments_of(node)] == ["bright"]
+    first = slicer.util.arrayFromSegmentBinaryLabelmap(node, "Segment_3", volume) != 0
+    bright = slicer.util.arrayFromVolume(volume) > 200
+    assert 2 * (first & bright).sum() / (first.sum() + bright.sum()) > 0.8
+    reopen(tmp_path / "scene.mrb")
+    widget.ui.runAgainButton.click()
+    again = widget.panel.runs.queue.current
+    assert host.wait_for(lambda: again.state.isOver, 180)
+    assert again.state is RunState.FINISHED, again.report()
+    node, scan = widget._parameterNode.heatmap, widget._parameterNode.inputVolume
+    second = slicer.util.arrayFromSegmentBinaryLabelmap(node, "Segment_3", scan) != 0
+    np.testing.assert_array_equal(second, first)
 
 
 def test_a_segmentation_is_compared_with_a_heatmap_each_in_its_own_row(
