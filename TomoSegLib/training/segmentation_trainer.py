@@ -118,7 +118,8 @@ class Finetuner:
 
         self.options, self.workers, self.background = options, workers, background
         self.device = torch.device(device)
-        self.network = network.to(self.device)
+        # In this layout convolutions take a third less time on a CPU.
+        self.network: UNet3D = network.to(self.device, memory_format=torch.channels_last_3d)
         self.validation, self.label_names = validation, label_names
         self.patches = PatchDataset(
             train, options.patch, background, options.flips, options.augmentation, options.seed
