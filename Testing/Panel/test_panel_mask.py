@@ -185,6 +185,19 @@ def test_a_segment_says_how_it_was_made_after_the_scene_is_reopened(widget, heat
     assert restored is widget._parameterNode.heatmap
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[", "[1]", "{}", '{"figures": 1}', '{"figures": {"peak": "<b>"}}', "[" * 99999]
+)
+def test_a_segment_s_record_that_is_none_does_no_harm(widget, heatmap, text):
+    segmentation, segment_id = make_segment(widget)
+    segmentation.SetAttribute("TomoSeg.Segment." + segment_id, text)
+    segments.showStatistics(segmentation)
+    widget.ui.measureButton.click()
+    assert host.wait_for(lambda: widget.ui.measureButton.enabled)
+    assert table_rows()[0][0] == "bright blob"
+    assert "peak 2" in widget.ui.statisticsNote.text
+
+
 def _tag(segmentation, segment_id):
     import vtk
 

@@ -90,7 +90,11 @@ def writeSegmentRecord(segmentation: Any, segmentId: str, record: Mapping[str, A
 
 def readSegmentRecord(segmentation: Any, segmentId: str) -> dict[str, Any] | None:
     """Where a segment comes from, or None where it was not made here."""
-    return _read(segmentation, _SEGMENT + segmentId)
+    record = _read(segmentation, _SEGMENT + segmentId)
+    if record is None or not _hasShape(record.get("figures"), {}):
+        return None
+    figures = {key: value for key, value in record["figures"].items() if _isNumber(value)}
+    return {**record, "figures": figures, "heatmap_name": str(record.get("heatmap_name") or "")}
 
 
 def recordedInputs(node: Any) -> dict[str, Any]:

@@ -65,10 +65,8 @@ def addSegment(mask: Mask, heatmap: Any, segmentation: Any, label: Mapping[str, 
     """
     segments = segmentation.GetSegmentation()
     name = str(label.get("name", "lesion"))
-    color = [float(value) for value in label.get("color", (0.9, 0.3, 0.2))]
-    segmentId = segments.AddEmptySegment("", segments.GenerateUniqueSegmentID(name), color)
+    segmentId = segments.AddEmptySegment("", name, _color(label))
     segment = segments.GetSegment(segmentId)
-    segment.SetName(name)
     segment.SetTerminology(str(label.get("terminology") or DEFAULT_TERMINOLOGY))
     labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "__tomoseg__")
     try:
@@ -89,6 +87,15 @@ def addSegment(mask: Mask, heatmap: Any, segmentation: Any, label: Mapping[str, 
     finally:
         slicer.mrmlScene.RemoveNode(labelmap)
     return segmentId
+
+
+def _color(label: Mapping[str, Any]) -> list[float]:
+    """The colour of a label; red where it has none that can be used."""
+    color = label.get("color")
+    good = isinstance(color, list) and len(color) == 3
+    if not good or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in color):
+        return [0.9, 0.3, 0.2]
+    return [float(value) for value in color]
 
 
 def orientedImage(array: np.ndarray, start: Sequence[int], ijkToRas: np.ndarray) -> Any:
@@ -125,7 +132,7 @@ def addLabels(segmentation: Any, volume: Any, labels: LabelData, record: Mapping
     for label in record["model"]["labels"]:
         segment = slicer.vtkSegment()
         segment.SetName(str(label["name"]))
-        segment.SetColor(*[float(value) for value in label["color"]])
+        segment.SetColor(*_color(label))
         segment.SetTerminology(str(label.get("terminology") or DEFAULT_TERMINOLOGY))
         segment.SetLabelValue(int(label["value"]))
         if labels.array.size:
