@@ -44,6 +44,7 @@ from TomoSegPanel.parameters import RunSettings  # noqa: E402
 from TomoSegPanel.scenarios.bench import Bench  # noqa: E402
 from TomoSegPanel.scenarios.objects import addBlobVolume, grid, rotation  # noqa: E402
 
+from TomoSegLib.jobs.document import parse_job  # noqa: E402
 from TomoSegLib.jobs.events import ErrorEvent, ResultEvent  # noqa: E402
 
 HEATMAP_FIELDS = {
@@ -86,9 +87,11 @@ def type_into(spin_box, text):
 
 
 def document(bench):
-    """The job document that Run would start."""
+    """The job document that Run would start; the engine takes it."""
     settings = RunSettings.of(bench.parameters, bench.widget.panel.card)
-    return json.loads(json.dumps(settings.document({}, "out", "previews")))
+    job = json.loads(json.dumps(settings.document({"image": "scan.nrrd"}, "out", "previews")))
+    parse_job(job)
+    return job
 
 
 def test_without_a_choice_the_job_leaves_everything_to_the_card(bench):

@@ -54,6 +54,8 @@ def test_every_control_says_what_it_does_and_can_be_reached_by_the_tab_key() -> 
     root = ElementTree.parse(ROOT / "TomoSeg" / "Resources" / "UI" / "TomoSeg.ui").getroot()
     stops = [stop.text for stop in root.iterfind("tabstops/tabstop")]
     assert len(stops) == len(set(stops))
+    names = [widget.get("name") for widget in root.iter("widget")]
+    assert stops == [name for name in names if name in stops], "the tab key jumps about"
     mute = ("QLabel", "QWidget", "qMRMLWidget", "QProgressBar", "ctkCollapsibleButton")
     for widget in root.iter("widget"):
         if widget.get("class") in mute:

@@ -107,6 +107,12 @@ class VolumeSection(Section):
                 layout.removeRow(0)
             self._channels = list(channels)
             self._selectors = {name: self._addSelector(layout, card, name) for name in channels}
+            # The tab key comes to the combo boxes in them; new ones would come last of all.
+            before = self.ui.inputSelector.findChildren(qt.QComboBox)[0]
+            for selector in self._selectors.values():
+                after = selector.findChildren(qt.QComboBox)[0]
+                qt.QWidget.setTabOrder(before, after)
+                before = after
             self.ui.channelsWidget.setVisible(bool(channels))
         for name, selector in self._selectors.items():
             with signalsBlocked(selector):
