@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +114,17 @@ def test_damaged_pixels_cost_a_picture_only(
     assert main(["planes", "inspect", str(broken), "-o", str(tmp_path / "out")]) == 0
     assert "sax.nii.gz" in capsys.readouterr().err
     assert sum("reason" not in entry for entry in lines_of(tmp_path / "out")) == 4
+
+
+def test_a_header_that_lies_about_its_pixels_costs_a_picture_only(tmp_path: Path) -> None:
+    write(tmp_path / "in", "4ch.nii.gz", (1, 20, 20), (30, 10, 80))
+    header = nibabel.Nifti1Image(np.zeros((2, 2, 1), np.int16), np.diag([-0.01, -0.01, 8, 1]))
+    content = bytearray(header.to_bytes())
+    content[42:48] = np.array([20000, 20000, 1], "<i2").tobytes()  # dim[1..3]
+    (tmp_path / "in" / "sax.nii").write_bytes(bytes(content))
+    assert main(["planes", "inspect", str(tmp_path / "in"), "-o", str(tmp_path / "out")]) == 0
+    problems = json.loads((tmp_path / "out" / "study.json").read_text())["problems"]
+    assert any("sax.nii" in problem["message"] for problem in problems)
 
 
 def test_a_single_view_has_a_picture_and_no_lines(

@@ -33,7 +33,7 @@ from TomoSegLib.studies.recognition import base_first, is_label_name, recognise
 from TomoSegLib.studies.study import Float32Array, Problem, View, unique_names
 
 # What a header may claim before its voxels are believed.
-_MOST_VOXELS = 2**31
+_MOST_VOXELS = 2**29
 # The axes of columns and rows for slices across each axis of (i, j, k).
 _IN_PLANE = ((1, 2), (0, 2), (0, 1))
 

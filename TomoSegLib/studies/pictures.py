@@ -201,12 +201,14 @@ def _draw_image(
 ) -> None:
     pixel_aspect = plane.spacing[1] / plane.spacing[0]
     if image is None:
+        # Not as many zeros as the header claims pixels: that may be a lie, too.
         axes.text(0.5, 0.5, "pixels damaged", color=DIM, ha="center", transform=axes.transAxes)
-        image = np.zeros(plane.shape, np.float32)
-    axes.imshow(
-        image, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_aspect,
-        interpolation="bilinear",
-    )  # fmt: skip
+        axes.set_aspect(pixel_aspect)
+    else:
+        axes.imshow(
+            image, cmap="gray", vmin=window[0], vmax=window[1], aspect=pixel_aspect,
+            interpolation="bilinear",
+        )  # fmt: skip
     axes.set_xlim(-0.5, plane.shape[1] - 0.5)
     axes.set_ylim(plane.shape[0] - 0.5, -0.5)
     axes.set_axis_off()
