@@ -96,6 +96,9 @@ def run_panel(options: argparse.Namespace, output: Path) -> int:
     arguments = ["--output", output, "--model", options.model]
     if options.directions:
         arguments += ["--directions", options.directions]
+    if os.sep in options.model:
+        print("It was left out: the panel lists models by name that ship or were imported.")
+        return 0
     environment = dict(os.environ)
     if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & environment.keys():
         environment.setdefault("QT_QPA_PLATFORM", "offscreen")

@@ -35,8 +35,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         demo = [sys.executable, ROOT / "Testing" / "demo.py", "--model", options.model]
-        # Without a display, so that the pictures look the same everywhere.
-        environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+        # Without a display and without the user's own models: the pictures are the same everywhere.
+        own = {"QT_QPA_PLATFORM": "offscreen", "TOMOSEG_MODELS": str(Path(folder) / "models")}
+        environment = {**os.environ, **own}
         status = subprocess.run([*demo, "--output", folder], env=environment).returncode
         if status:
             return status

@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "Host"))
 
 SAMPLE = "TomoSegSimulatedFLAIR"
+TRUTH = ROOT / "Resources" / "Samples" / "simulated-flair-mask.nii.gz"
+#: How far a run is when its picture is taken.
+HALFWAY = 0.4
 #: The window's size in pixels: that of a common screen of today, less the desktop's bars.
 SIZE = (1600, 1000)
 PICTURES = "panel"
@@ -57,8 +60,26 @@ class Demo:
         volume = SampleData.SampleDataLogic().downloadSample(SAMPLE)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         self.ui.inputSelector.setCurrentNode(volume)
+        # One slice in the 3D view too, so that it can be seen where everything is.
+        layout = slicer.app.layoutManager()
+        layout.sliceWidget("Red").mrmlSliceNode().SetSliceVisible(True)
         self.host.process(0.1)
         return volume
+
+    def scroll_to_lesion(self) -> None:
+        """Scroll to where the lesion of the sample was put, for all pictures of it."""
+        import numpy as np
+        import slicer
+        import vtk
+
+        truth = slicer.util.loadVolume(str(TRUTH), {"labelmap": True, "show": False})
+        middle = np.argwhere(slicer.util.arrayFromVolume(truth)).mean(axis=0)[::-1]
+        matrix = vtk.vtkMatrix4x4()
+        truth.GetIJKToRASMatrix(matrix)
+        place = matrix.MultiplyPoint([*map(float, middle), 1.0])[:3]
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place)
+        slicer.mrmlScene.RemoveNode(truth)
+        self.host.process(0.1)
 
     def choose_model(self, name: str) -> None:
         """Choose a model in the list."""
@@ -81,7 +102,7 @@ class Demo:
         combo.setCurrentIndex(row)
 
     def run(self, seconds: float) -> None:
-        """Click on Run and wait; a picture is taken when the first preview is there."""
+        """Click on Run and wait; a picture is taken when a good part of the angles is done."""
         # Until then it is not known whether there is a PyTorch to run with.
         self._wait(lambda: self.ui.runButton.enabled and self.ui.probeButton.enabled, 120)
         self.ui.runButton.click()
@@ -91,7 +112,9 @@ class Demo:
         while not run.state.isOver:
             self.host.process(0.05)
             now = time.monotonic()
-            if not previewed and self.widget._parameterNode.heatmap is not None:
+            bar = self.ui.progressBar
+            far = bar.maximum > 0 and bar.value >= HALFWAY * bar.maximum
+            if not previewed and far and self.widget._parameterNode.heatmap is not None:
                 previewed = True
                 self._show(self.ui.runSection)
                 self.window("window-running")
@@ -105,6 +128,8 @@ class Demo:
         if run.state.name != "FINISHED":
             raise DemoFailed(f"the run has not finished:\n{run.report()}")
         self.host.process(0.2)
+        if not previewed:
+            print("  It was over too soon for a picture of it.")
 
     def look_at_peak(self) -> None:
         """Click on the highest peak: the slice views jump there."""
@@ -123,10 +148,8 @@ class Demo:
         if segmentation is None:
             raise DemoFailed("no segment was made")
         segmentation.CreateClosedSurfaceRepresentation()
-        layout = slicer.app.layoutManager()
-        layout.sliceWidget("Red").mrmlSliceNode().SetSliceVisible(True)
-        layout.resetThreeDViews()
-        self.turn(azimuth=-25, elevation=30, closer=1.4)
+        slicer.app.layoutManager().resetThreeDViews()
+        self.turn(azimuth=0, elevation=0, closer=1.4)
         self.host.process(0.2)
         return segmentation
 
@@ -140,6 +163,7 @@ class Demo:
         camera.Elevation(elevation)
         camera.Dolly(closer)
         camera.OrthogonalizeViewUp()
+        view.cameraNode().ResetClippingRange()
 
     def save_scene(self) -> Path:
         """Save everything; returns the file."""
@@ -209,6 +233,7 @@ def demonstrate(options: argparse.Namespace) -> None:
     """Do it all, and say what is done."""
     demo = Demo(options.output.absolute())
     demo.load_sample()
+    demo.scroll_to_lesion()
     demo.choose_model(options.model)
     if options.directions:
         demo.choose_directions(options.directions)
@@ -218,7 +243,7 @@ def demonstrate(options: argparse.Namespace) -> None:
     import slicer
 
     slicer.app.layoutManager().resetThreeDViews()
-    demo.turn(azimuth=-25, elevation=30, closer=1.4)
+    demo.turn(azimuth=-40, elevation=40, closer=1.3)
     demo.window("window-before")
     demo.ui.showDirectionsCheckBox.setChecked(False)
     print("The panel runs it in the background:", flush=True)

@@ -7,7 +7,7 @@ from .immortal import protect_constants
 
 protect_constants()
 
-from PySide6 import QtWidgets  # noqa: E402 - the constants come first
+from PySide6 import QtCore, QtWidgets  # noqa: E402 - the constants come first
 
 _application: QtWidgets.QApplication | None = None
 
@@ -19,6 +19,8 @@ def start(name: str = "TomoSegHost") -> QtWidgets.QApplication:
     global _application
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([name])
     _application = application  # who calls this need not keep it alive
+    if application.platformName() == "offscreen":
+        QtCore.qInstallMessageHandler(_pass_on)
     application.setApplicationName(name)
     application.setQuitOnLastWindowClosed(False)
     # Importing these registers the classes; nothing of the application starts yet.
@@ -38,6 +40,12 @@ def start(name: str = "TomoSegHost") -> QtWidgets.QApplication:
     facade.install()
     slicer_package()
     return application
+
+
+def _pass_on(_: object, __: object, message: str) -> None:
+    """Print what Qt says, but not that no window manager is there."""
+    if not message.startswith("This plugin does not support"):
+        print(message, file=sys.__stderr__)
 
 
 def slicer_package() -> types.ModuleType:
