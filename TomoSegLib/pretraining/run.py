@@ -117,10 +117,7 @@ def pretrain(
             trainer.restore(parts)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
-    try:
-        _train(trainer, what.output, identity, tell, stop)
-    finally:
-        draw_history(trainer.state.history, what.output / "curves.png")
+    _train(trainer, what.output, identity, tell, stop)
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
     write_checkpoint(folder, trainer.parts(), identity)
     if not trainer.finished:
@@ -152,6 +149,7 @@ def _train(
                     if k.startswith("val ") or k == "learning rate"
                 }
                 events.add(validated, state.step, "validation")
+                draw_history(state.history, output / "curves.png")
             losses = {k: v for k, v in figures.items() if not k.endswith("accuracy")}
             tell("train", state.step, options.steps, losses)
             if state.step % options.validate_every == 0:

@@ -112,10 +112,7 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
             trainer.restore(parts)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
-    try:
-        _train(trainer, what.output, identity, tell, stop)
-    finally:
-        draw_history(trainer.state.history, what.output / "curves.png")
+    _train(trainer, what.output, identity, tell, stop)
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
     write_checkpoint(folder, trainer.parts(), identity)
     return _saved(plan, trainer, tell) if trainer.finished else None
@@ -157,6 +154,7 @@ def _train(
                 if last["step"] == state.step:
                     shown = {k: v for k, v in last.items() if k not in ("step", "train loss")}
                     events.add(shown, state.step, "validation")
+                    draw_history(state.history, output / "curves.png")
                 if "mean Dice" in last:
                     figures["Dice"] = last["mean Dice"]
             tell("train", state.step, options.steps, figures)
