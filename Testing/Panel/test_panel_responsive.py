@@ -22,7 +22,8 @@ pytest_plugins = ("panel_bench",)  # the fixtures
 
 from panel_bench import host, qt, slicer  # noqa: E402
 from TomoSegPanel import display, provenance  # noqa: E402
-from TomoSegPanel.job import ChannelData, LabelData, MapData, Run  # noqa: E402
+from TomoSegPanel.job import Run  # noqa: E402
+from TomoSegPanel.runData import ChannelData, LabelData, MapData  # noqa: E402
 from TomoSegPanel.volumeFiles import writeNrrd  # noqa: E402
 
 SIDE = 256

@@ -12,9 +12,10 @@ from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, WarningEvent
 from TomoSegPanel import display, segments
-from TomoSegPanel.job import ChannelData, MapData, Run, RunQueue, RunResult, RunState, Worker
+from TomoSegPanel.job import Run, RunQueue, RunState, Worker
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.provenance import AGREEMENT_ROLE, writePartial, writeRecord
+from TomoSegPanel.runData import ChannelData, MapData, RunResult
 from TomoSegPanel.worker import WorkerProcess
 
 

@@ -14,9 +14,9 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk, vtk_to_numpy
 
 from TomoSegPanel.display import MAP, matrixOf, showArray
-from TomoSegPanel.job import LabelData
 from TomoSegPanel.mask import Mask, measure
 from TomoSegPanel.provenance import readSegmentRecord, writeSegmentRecord
+from TomoSegPanel.runData import LabelData
 
 # As the engine writes it for labels whose card names none: a lesion that is not specified further.
 DEFAULT_TERMINOLOGY = (
