@@ -231,6 +231,21 @@ def test_a_stopped_training_goes_on_bit_by_bit(studies: Path, tmp_path: Path) ->
     assert caught.value.code == "checkpoint-different"
 
 
+@pytest.mark.parametrize("stage", ["find", "read"])
+def test_it_stops_while_studies_are_read(studies: Path, tmp_path: Path, stage: str) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def tell(name: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        seen.append((name, done))
+
+    def stop() -> bool:
+        return seen[-1] == (stage, 2)
+
+    assert pretrain_planes(what(studies, tmp_path / "out"), tell, stop) is None
+    assert seen[-1] == (stage, 2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_location_task_alone_keeps_the_encoder_only(studies: Path, tmp_path: Path) -> None:
     report = pretrain_planes(what(studies, tmp_path, tasks=("location",), steps=2))
     assert report is not None and "lines" not in report and "location" in report
