@@ -147,6 +147,8 @@ def test_a_model_that_loads_comes_of_labels_and_its_card_says_how(
         assert settings.threshold is not None
         assert 0 <= card.metrics[f"validation_dice_{method}"] <= 1
     assert 0 <= card.metrics["validation_auc"] <= 1
+    assert card.refinement is not None
+    assert card.metrics["refinement"]["with"] >= card.metrics["refinement"]["tried"][0]["dice"]
     encoder = load_encoder(model)
     logits = encoder.logits(torch.randn(3, 1, 24, 24))
     assert logits.shape == (3,)
@@ -154,7 +156,7 @@ def test_a_model_that_loads_comes_of_labels_and_its_card_says_how(
     assert {p.name for p in what.output.iterdir()} == {"checkpoint", "curves.png", "model"}
     assert told[11] == ("read", 12, 12)
     assert ("train", 8, 8) in told
-    assert told[-1] == ("calibrate", 8, 8)
+    assert told[-1] == ("calibrate", 10, 10)
 
     # Masks of training volumes are never read: with unreadable ones all is the same.
     folder = what.manifest.parent

@@ -22,6 +22,7 @@ from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.card import Method, ModelCard
 from TomoSegLib.models.loading import LoadedEncoder, build_network, load_encoder
 from TomoSegLib.models.store import ModelFolder, save_model
+from TomoSegLib.refinement.calibration import choose_refinement
 from TomoSegLib.tomography.directions import parse_directions
 from TomoSegLib.training.calibration import calibrate
 from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
@@ -154,7 +155,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
         shutil.rmtree(draft.path, ignore_errors=True)
         prepared = [prepare_case(case, card) for case in positives[: what.calibration_cases]]
         supported: tuple[Method, ...] = METHODS if encoder.supports_linear_cam else ("tonno",)
-        total = len(supported) * len(prepared)
+        total = (len(supported) + 1) * len(prepared)
         for index, method in enumerate(supported):
             before = index * len(prepared)
             chosen = calibrate(
@@ -168,7 +169,16 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
             methods[method] = chosen.settings
             figures[f"validation_dice_{method}"] = round(chosen.dice, 4)
             figures[f"candidates_{method}"] = chosen.tried
-    card = card.model_copy(update={"methods": {**card.methods, **methods}, "metrics": figures})
+        card = card.model_copy(update={"methods": {**card.methods, **methods}})
+        before = len(supported) * len(prepared)
+        refinement, figures["refinement"] = choose_refinement(
+            prepared,
+            encoder,
+            draft.card.model_copy(update={"methods": card.methods}),
+            lambda done, _: tell("calibrate", before + done, total, {}),
+        )
+        card = card.model_copy(update={"refinement": refinement})
+    card = card.model_copy(update={"metrics": figures})
     return _saved(what, card, trainer, manifest, what.output / "model")
 
 
