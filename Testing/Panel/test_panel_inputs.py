@@ -16,7 +16,6 @@ sys.path.insert(0, str(HOST))
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 STORE = Path(tempfile.mkdtemp(prefix="tomoseg-models-"))
-os.environ["TOMOSEG_MODELS"] = str(STORE)
 
 CARD = json.loads((ROOT / "Resources/Models/tiny-blob/card.json").read_text(encoding="utf-8"))
 
@@ -52,10 +51,17 @@ from TomoSegPanel.scenarios.objects import addBlobVolume, grid, rotation  # noqa
 
 
 @pytest.fixture
-def bench():
-    """The panel."""
+def bench(monkeypatch):
+    """The panel with the models of these tests."""
     with Bench() as bench:
-        yield bench
+        models = bench.widget.panel.models
+        with monkeypatch.context() as environment:
+            environment.setenv("TOMOSEG_MODELS", str(STORE))
+            models.reload()
+            bench.until(lambda: models.card("two") is not None, "the models are listed")
+            yield bench
+        models.reload()
+        bench.until(lambda: models.card("two") is None, "they are gone")
 
 
 def click(widget):

@@ -16,7 +16,6 @@ sys.path.insert(0, str(HOST))
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 STORE = Path(tempfile.mkdtemp(prefix="tomoseg-models-"))
-os.environ["TOMOSEG_MODELS"] = str(STORE)
 
 CARD = json.loads((ROOT / "Resources/Models/tiny-blob/card.json").read_text(encoding="utf-8"))
 METHODS = {
@@ -61,14 +60,21 @@ HEATMAP_FIELDS = {
 
 
 @pytest.fixture
-def bench():
+def bench(monkeypatch):
     """The panel with a volume and the model ``tuned``, whose card has settings of its own."""
     with Bench() as bench:
-        bench.volume = addBlobVolume()
-        bench.chooseVolume(bench.volume)
-        bench.chooseModel("tuned")
-        bench.processEvents()
-        yield bench
+        models = bench.widget.panel.models
+        with monkeypatch.context() as environment:
+            environment.setenv("TOMOSEG_MODELS", str(STORE))
+            models.reload()
+            bench.until(lambda: models.card("tuned") is not None, "the models are listed")
+            bench.volume = addBlobVolume()
+            bench.chooseVolume(bench.volume)
+            bench.chooseModel("tuned")
+            bench.processEvents()
+            yield bench
+        models.reload()
+        bench.until(lambda: models.card("tuned") is None, "they are gone")
 
 
 def click(widget):

@@ -15,7 +15,6 @@ ROOT = HOST.parents[1]
 sys.path.insert(0, str(HOST))
 if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-os.environ["TOMOSEG_MODELS"] = tempfile.mkdtemp(prefix="tomoseg-models-")
 
 from tomoseg_host.application import host as application  # noqa: E402
 
@@ -34,7 +33,7 @@ from TomoSegPanel.scenarios.bench import Bench  # noqa: E402
 
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent, ResultEvent  # noqa: E402
 
-STORE = Path(os.environ["TOMOSEG_MODELS"])
+STORE = Path(tempfile.mkdtemp(prefix="tomoseg-models-"))
 TINY = ROOT / "Resources" / "Models" / "tiny-blob"
 
 
@@ -56,8 +55,9 @@ class FakeWorker:
 
 
 @pytest.fixture
-def bench():
+def bench(monkeypatch):
     """The panel, with an empty store and workers that are made up; the last one is `worker`."""
+    monkeypatch.setenv("TOMOSEG_MODELS", str(STORE))
     for folder in STORE.iterdir():
         shutil.rmtree(folder)
     with Bench() as bench:
@@ -74,6 +74,11 @@ def bench():
         bench.until(lambda: [card.name for card in models.cards if not card.shipped] == [], "empty")
         yield bench
         models.makeWorker = real
+        monkeypatch.delenv("TOMOSEG_MODELS")
+        models.reload()
+        bench.until(
+            lambda: not any(STORE in card.folder.parents for card in models.cards), "they are gone"
+        )
 
 
 def click(widget):
@@ -122,6 +127,7 @@ def test_a_folder_is_imported_by_the_real_worker(bench, monkeypatch, tmp_path):
     from TomoSegPanel.worker import WorkerProcess
 
     bench.widget.panel.models.makeWorker = WorkerProcess
+    bench.useWorker(f"models={STORE}")
     source = write_model(tmp_path / "ein Modell", name="real-blob", title="Real")
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(source))
     click(bench.ui.importFolderButton)
@@ -285,3 +291,8 @@ def test_the_card_gives_the_settings_of_a_method_as_the_engine_does(tmp_path):
             assert (ours.cutoff, ours.window) == (theirs.cutoff, theirs.window)
             assert ours.rectified == theirs.rectified
             assert ours.hasThreshold == (theirs.threshold is not None)
+
+
+def teardown_module():
+    """The models of these tests are no longer needed."""
+    shutil.rmtree(STORE, ignore_errors=True)
