@@ -139,6 +139,30 @@ def test_views_without_words_are_recognised_by_orientation(tmp_path: Path) -> No
     assert kinds == ["2-chamber", "3-chamber", "4-chamber", "short-axis"]
 
 
+def test_a_study_that_was_turned_front_to_back_is_told_and_read_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """As if LPS had been written where RAS was meant."""
+    items = stack(range(0, 60, 10), description="cine sax")
+    items += [long_axis(degrees, "cine") for degrees in (0, 60, 120)]
+    straight = read_study(save(items, tmp_path / "straight"))
+    for item in items:
+        turned = np.array([-1, -1, 1])
+        item.ImagePositionPatient = (np.array(item.ImagePositionPatient, float) * turned).tolist()
+        axes = np.array(item.ImageOrientationPatient, float).reshape(2, 3) * turned
+        item.ImageOrientationPatient = axes.ravel().round(10).tolist()
+    study = read_study(save(items, tmp_path / "turned"))
+    assert not straight.problems and codes(study) == ["contradictory-geometry"]
+    assert {v.name for v in study.views} == {v.name for v in straight.views} == {
+        "short-axis", "2-chamber", "3-chamber", "4-chamber"
+    }  # fmt: skip
+    for found in (straight, study):
+        stack_view = view(found, "short-axis")
+        order = np.argsort(stack_view.locations())
+        # From base to apex, as the stack was made.
+        assert [values(stack_view)[0][n] for n in order] == [0, 10, 20, 30, 40, 50]
+
+
 def test_a_knee_is_told_from_a_heart_by_its_planes(tmp_path: Path) -> None:
     for normal in np.eye(3):
         axes = axes_of(Rotation.from_euler("xyz", (6, 4, 3), degrees=True).apply(normal))

@@ -18,7 +18,7 @@ from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.studies.image_plane import ImagePlane
 from TomoSegLib.studies.pictures import as_read
 from TomoSegLib.studies.reading import read_study
-from TomoSegLib.studies.recognition import looks_turned
+from TomoSegLib.studies.recognition import looks_turned, recognise
 
 
 def write(folder: Path, name: str, shape: tuple[int, int, int], turn: tuple[float, ...]) -> None:
@@ -179,4 +179,7 @@ def test_the_real_study_fits_together_but_is_turned_in_the_patient(shared_data: 
     for axis in range(3):
         assert likeness(np.flip(stack.array, axis)) < likeness(stack.array) - 0.1
     assert looks_turned(views["sax_ed"].planes[0])
+    # All the same its long-axis view is known by its plane, where the name does not tell.
+    kinds = recognise([("SA", views["sax_ed"].planes), ("LA", view.planes)])
+    assert kinds == ["short-axis", "4-chamber"]
     assert any(p.code == "contradictory-geometry" for p in read_study(folder).problems)

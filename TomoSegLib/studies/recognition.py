@@ -23,6 +23,8 @@ _FOUR_CHAMBER_NORMAL = np.array([0.07, 0.50, -0.86])
 # Turns about the long axis, from the 4-chamber view, in the sense of the AHA segments.
 _TURNS = {"4-chamber": 0.0, "2-chamber": 60.0, "3-chamber": 120.0}
 _LARGEST_TURN_ERROR = 25.0
+# What becomes of LPS vectors that are taken for RAS.
+_TURNED = np.array([-1.0, -1.0, 1.0])
 _SHORT_AXIS_WITHIN = 40.0
 _LONG_AXIS_WITHIN = 30.0
 _ANATOMICAL_WITHIN = 20.0
@@ -82,18 +84,21 @@ def recognise(views: Sequence[tuple[str, Sequence[ImagePlane]]]) -> list[str]:
     stacks = [
         planes[0]
         for (_, planes), kind in zip(views, kinds, strict=True)
-        if kind == "short-axis" or (kind == UNKNOWN and len(planes) > 2 and _across(planes[0]))
+        if kind == "short-axis"
+        or (kind == UNKNOWN and len(planes) > 2 and _across(planes[0].normal))
     ]
-    axis = _long_axis(stacks)
+    # A study that was turned as a whole is looked at as it was before.
+    turned = _TURNED if stacks and looks_turned(stacks[0]) else np.ones(3)
+    axis = _long_axis([plane.normal * turned for plane in stacks])
     for index, (_, planes) in enumerate(views):
         if kinds[index] != UNKNOWN:
             continue
         if cardiac and not knee:
-            kinds[index] = _cardiac_kind(planes, axis)
+            kinds[index] = _cardiac_kind(planes[0].normal * turned, axis)
         else:
             kinds[index] = _anatomical_kind(planes[0])
             if kinds[index] == UNKNOWN and not knee:
-                kinds[index] = _cardiac_kind(planes, axis)
+                kinds[index] = _cardiac_kind(planes[0].normal * turned, axis)
     return kinds
 
 
@@ -102,7 +107,7 @@ def base_first(kind: str, planes: Sequence[ImagePlane]) -> bool:
 
     The apex of the heart points to the left, to the front and down (unless `looks_turned`).
     """
-    axis = LONG_AXIS * (-1, -1, 1) if looks_turned(planes[0]) else LONG_AXIS
+    axis = LONG_AXIS * _TURNED if looks_turned(planes[0]) else LONG_AXIS
     return kind != "short-axis" or bool((planes[-1].origin - planes[0].origin) @ axis >= 0)
 
 
@@ -115,21 +120,20 @@ def looks_turned(short_axis: ImagePlane) -> bool:
     """
     normal = short_axis.normal
     as_read = abs(float(normal @ LONG_AXIS))
-    turned = abs(float(normal @ (LONG_AXIS * (-1, -1, 1))))
+    turned = abs(float(normal @ (LONG_AXIS * _TURNED)))
     return _degrees(as_read) > _SHORT_AXIS_WITHIN and _degrees(turned) < _LONG_AXIS_WITHIN
 
 
-def _long_axis(short_axis: Sequence[ImagePlane]) -> FloatArray:
+def _long_axis(normals: Sequence[FloatArray]) -> FloatArray:
     """The patient's own long axis where a short-axis view shows it, else the usual one."""
-    if not short_axis:
+    if not normals:
         return LONG_AXIS
-    normal = short_axis[0].normal
+    normal = normals[0]
     return normal if normal @ LONG_AXIS > 0 else -normal
 
 
-def _cardiac_kind(planes: Sequence[ImagePlane], axis: FloatArray) -> str:
-    normal = planes[0].normal
-    if _across(planes[0], axis):
+def _cardiac_kind(normal: FloatArray, axis: FloatArray) -> str:
+    if _across(normal, axis):
         return "short-axis"
     tilt = _degrees(abs(float(normal @ axis)))
     if 90 - tilt > _LONG_AXIS_WITHIN:
@@ -143,8 +147,8 @@ def _cardiac_kind(planes: Sequence[ImagePlane], axis: FloatArray) -> str:
     return best if errors[best] <= _LARGEST_TURN_ERROR else UNKNOWN
 
 
-def _across(plane: ImagePlane, axis: FloatArray = LONG_AXIS) -> bool:
-    return _degrees(abs(float(plane.normal @ axis))) <= _SHORT_AXIS_WITHIN
+def _across(normal: FloatArray, axis: FloatArray = LONG_AXIS) -> bool:
+    return _degrees(abs(float(normal @ axis))) <= _SHORT_AXIS_WITHIN
 
 
 def _anatomical_kind(plane: ImagePlane) -> str:
