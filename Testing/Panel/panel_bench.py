@@ -70,6 +70,8 @@ if mode == "segmenter":
     writeNrrd(os.path.join(job["output"], "mask.seg.nrrd"), found, np.eye(4))
     record["job"].update(method=None, directions=None)
     record["task"] = "segmentation"
+    part = dict(ijk=[12, 11, 9], lps_mm=[-25.0, -27.0, 28.0], volume_ml=1.2, probability=0.9)
+    record["segments"] = [dict(value=1, name="core | inner", parts=[part])]
 else:
     writeNrrd(os.path.join(job["output"], "heatmap.nrrd"), bright, np.eye(4))
     writeNrrd(os.path.join(job["output"], "agreement.nrrd"), bright / bright.max(), np.eye(4))

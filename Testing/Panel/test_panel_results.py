@@ -250,6 +250,11 @@ def test_a_segmenter_s_result_is_listed_recorded_and_run_again(
     assert ui.heatmapSelector.currentNode() is node
     assert "tiny-blob 1.0.0" in ui.recordNote.text and "None" not in ui.recordNote.text
     assert not ui.makeSegmentButton.enabled and not ui.thresholdSlider.enabled
+    assert ui.segmentationSelector.currentNode() is node and ui.measureButton.enabled
+    item = ui.peaksTree.topLevelItem(0)
+    assert [item.text(n) for n in range(4)] == ["core | inner, 1.2 ml", "25.0", "27.0", "28.0"]
+    ui.peaksTree.setCurrentItem(item)
+    assert offset("Red") == pytest.approx(28.0)
     reopen(tmp_path / "scene.mrb")
     node = widget._parameterNode.heatmap
     assert node.IsA("vtkMRMLSegmentationNode")
@@ -339,6 +344,8 @@ def test_a_segmentation_is_compared_with_a_heatmap_each_in_its_own_row(
     shown = [segmentation.GetDisplayNode().IsDisplayableInView(node.GetID()) for node in nodes]
     assert shown == [True] * 3 + [False] * 3
     assert composite(COMPARED[0]).GetForegroundVolumeID() is None
+    (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+    assert legend.GetDisplayableNode() is heatmap and legend.GetVisibility()
     assert composite(COMPARED[3]).GetForegroundVolumeID() == heatmap.GetID()
     click(widget.ui.compareButton)
     assert segmentation.GetDisplayNode().GetNumberOfViewNodeIDs() == 0

@@ -279,11 +279,25 @@ def jumpTo(node: Any, ras: Sequence[float], comparisonOnly: bool = False) -> Non
             sliceNode.JumpSliceByOffsetting(*world)
 
 
-def peaks(heatmap: Any) -> list[tuple[np.ndarray, float]]:
-    """The peaks that the run has found: place (RAS mm, before the parent transform) and value."""
-    record = readRecord(heatmap)
-    found = record.get("heatmap", {}).get("peaks", []) if record is not None else []
-    return [(np.array(p["lps_mm"]) * [-1.0, -1.0, 1.0], float(p["value"])) for p in found]
+def places(result: Any) -> list[tuple[np.ndarray, str]]:
+    """What a run has found, the highest peaks of a heatmap or the largest parts of each segment.
+
+    Returns:
+        Place (RAS mm, before the parent transform) and what to say of it.
+    """
+    record = readRecord(result)
+    found = []
+    if record is not None:
+        for peak in record.get("heatmap", {}).get("peaks", []):
+            found.append((peak["lps_mm"], f"{float(peak['value']):.4g}"))
+        try:
+            for segment in record.get("segments", []):
+                for part in segment["parts"]:
+                    text = f"{segment['name']}, {float(part['volume_ml']):.3g} ml"
+                    found.append(([float(x) for x in part["lps_mm"]], text))
+        except (KeyError, TypeError, ValueError):
+            return []  # not written by the engine
+    return [(np.array(lps) * [-1.0, -1.0, 1.0], text) for lps, text in found if len(lps) == 3]
 
 
 def _compositeNodes() -> list[Any]:

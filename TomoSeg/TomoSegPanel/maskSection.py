@@ -84,10 +84,12 @@ class MaskSection(Section):
         else:
             self._preview.hide()
 
-    def useCardThreshold(self, heatmap: Any) -> None:
-        """Start from the threshold that the run itself has used."""
-        record = readRecord(heatmap)
-        if record is not None and "mask" in record:
+    def begin(self, result: Any) -> None:
+        """Start from what a run has made: its threshold, or the segmentation of a segmenter."""
+        record = readRecord(result)
+        if not display.isVolume(result):
+            self.parameters.segmentation = result
+        elif record is not None and "mask" in record:
             self.parameters.threshold = float(record["mask"]["threshold"])
 
     # -- segments ----------------------------------------------------------------------------------

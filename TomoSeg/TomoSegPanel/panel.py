@@ -113,5 +113,5 @@ class Panel:
         if self.parameters.heatmap is not heatmap:
             self.parameters.heatmap = heatmap
         if directions is None:
-            self.mask.useCardThreshold(heatmap)
+            self.mask.begin(heatmap)
         self.refresh()

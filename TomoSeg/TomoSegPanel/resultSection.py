@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
@@ -48,28 +47,29 @@ class ResultSection(Section):
         """Of `Section`."""
         parameters, result = self.parameters, self.parameters.heatmap
         record = readRecord(result)
-        isHeatmap = display.isVolume(result)
         selectData(self.ui.mapCombo, parameters.shownMap)
+        hasMap = any(map(display.isVolume, (result, parameters.compareWith)))
         for name in ("mapCombo", "opacitySlider", "showAboveSlider", "legendCheckBox"):
-            getattr(self.ui, name).setEnabled(isHeatmap)
+            getattr(self.ui, name).setEnabled(hasMap)
         self.ui.runAgainButton.setEnabled(record is not None)
         self.ui.recordNote.setText(_recordText(result, record))
-        self._showPeaks(result if isHeatmap else None, record)
+        self._showPlaces(result, record)
         self._showComparison()
         self.showMap()
 
     def showMap(self) -> None:
         """Show the chosen map over the scan."""
         parameters = self.parameters
-        shown = self._shownMap(parameters.heatmap)
-        if shown is None:
+        results = [parameters.heatmap]
+        if self._comparison.isShown:
+            results.append(parameters.compareWith)
+        maps = [self._shownMap(result) for result in results]
+        if maps[0] is None:
             self._overlay.hide()
-            return
-        self._overlay.show(shown, parameters.opacity)
-        maps = [shown] if parameters.legend else []
-        if maps and self._comparison.isShown and parameters.compareWith is not None:
-            maps += [m for m in [self._shownMap(parameters.compareWith)] if m is not None]
-        self._overlay.showLegends(maps, self.ui.mapCombo.currentText)
+        else:
+            self._overlay.show(maps[0], parameters.opacity)
+        explained = [each for each in maps if each is not None and parameters.legend]
+        self._overlay.showLegends(explained, self.ui.mapCombo.currentText)
 
     def compare(self, on: bool) -> None:
         """Show the two chosen results side by side, or go back to the user's layout."""
@@ -172,7 +172,7 @@ class ResultSection(Section):
         begins = not self._comparison.isShown
         self._comparison.show([self._side(each) for each in results], parameters.opacity)
         parameters.layoutBefore = self._comparison.layoutBefore
-        places = [place for each in results for place, _value in display.peaks(each)]
+        places = [place for each in results for place, _text in display.places(each)]
         if begins and places:
             display.jumpTo(results[0], places[0], comparisonOnly=True)
 
@@ -191,24 +191,28 @@ class ResultSection(Section):
         if self.parameters is not None:
             self.parameters.shownMap = self.ui.mapCombo.itemData(index)
 
-    def _showPeaks(self, heatmap: Any, record: Any) -> None:
-        shown = None if heatmap is None else f"{heatmap.GetID()} {record is not None}"
+    def _showPlaces(self, result: Any, record: Any) -> None:
+        shown = None if result is None else f"{result.GetID()} {record is not None}"
         if shown == self._shownPeaks:
             return
         self._shownPeaks = shown
         tree = self.ui.peaksTree
         tree.clear()
-        for ras, value in display.peaks(heatmap) if heatmap is not None else ():
-            world = display.toWorld(heatmap, ras)
-            texts = [f"{value:.4g}", *(f"{millimetres:.1f}" for millimetres in world)]
-            tree.addTopLevelItem(qt.QTreeWidgetItem(texts))
+        isVolume = result is None or display.isVolume(result)
+        tree.headerItem().setText(0, _("Value") if isVolume else _("Part"))
+        for ras, text in display.places(result) if result is not None else ():
+            world = display.toWorld(result, ras)
+            texts = [text, *(f"{millimetres:.1f}" for millimetres in world)]
+            item = qt.QTreeWidgetItem(texts)
+            item.setToolTip(0, text)
+            tree.addTopLevelItem(item)
 
     def _jump(self) -> None:
         items = self.ui.peaksTree.selectedItems()
         heatmap = self.parameters.heatmap if self.parameters is not None else None
         if items and heatmap is not None:
             index = self.ui.peaksTree.indexOfTopLevelItem(items[0])
-            display.jumpTo(heatmap, np.array(display.peaks(heatmap)[index][0]))
+            display.jumpTo(heatmap, display.places(heatmap)[index][0])
 
 
 def _recordText(result: Any, record: Any) -> str:
