@@ -1,6 +1,5 @@
 """``qMRMLTableView``: a table node in a table."""
 
-import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from ..bridge.pyside import implements
@@ -46,8 +45,43 @@ class TableView(QtWidgets.QTableView):
         self._table = node
         if node is not None:
             self._observers.add(node, "ModifiedEvent", "_fill")
-            self._observers.add(node, slicer.vtkMRMLTableNode.TableModifiedEvent, "_fill")
         self._fill()
+
+    def _chosen(self) -> tuple[list[int], list[int]]:
+        """Rows and columns of the chosen cells, from the last to the first."""
+        cells = self.selectionModel().selectedIndexes()
+        rows, columns = {cell.row() for cell in cells}, {cell.column() for cell in cells}
+        return sorted(rows, reverse=True), sorted(columns, reverse=True)
+
+    def insertRow(self) -> None:  # noqa: N802
+        """Add an empty row at the end."""
+        if self._table is not None:
+            self._table.AddEmptyRow()
+
+    def insertColumn(self) -> None:  # noqa: N802
+        """Add an empty column at the end."""
+        if self._table is not None:
+            self._table.AddColumn()
+
+    def deleteRow(self) -> None:  # noqa: N802
+        """Remove the rows of the chosen cells."""
+        for row in self._chosen()[0]:
+            self._table.RemoveRow(row)
+
+    def deleteColumn(self) -> None:  # noqa: N802
+        """Remove the columns of the chosen cells."""
+        for column in self._chosen()[1]:
+            self._table.RemoveColumn(column)
+
+    def copySelection(self) -> None:  # noqa: N802
+        """Put the chosen cells on the clipboard, as text with tabs."""
+        rows, columns = map(sorted, self._chosen())
+        lines = [
+            "\t".join(self._model.index(row, column).data() or "" for column in columns)
+            for row in rows
+        ]
+        if lines:
+            QtGui.QGuiApplication.clipboard().setText("\n".join(lines))
 
     def _fill(self) -> None:
         self._model.clear()
