@@ -198,8 +198,8 @@ def hash_volume(volume: Volume) -> str:
         affine[:3, 2] *= -1
     dtype = array.dtype.newbyteorder("<")
     digest.update(f"{dtype.kind}{dtype.itemsize} {array.shape}".encode())
-    affine = np.round(affine.astype(np.float32).astype(np.float64), 4) + 0.0
-    digest.update(affine.astype("<f8").tobytes())
+    rounded = np.round(affine.astype(np.float32).astype(np.float64), 4) + 0.0
+    digest.update(rounded.astype("<f8").tobytes())
     for plane in array:
         digest.update(np.ascontiguousarray(plane, dtype=dtype).data)
     return digest.hexdigest()
