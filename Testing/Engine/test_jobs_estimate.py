@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from TomoSegLib.errors import TomoSegError
@@ -18,7 +20,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("TomoSegLib.jobs.estimate.MEASURE_S", 0.05)
 
 
-def measured(**settings: object) -> dict[str, object]:
+def measured(**settings: object) -> dict[str, Any]:
     job = parse_job({"kind": "estimate", "model": "tiny-blob", "device": "cpu", **settings})
     assert isinstance(job, EstimateJob)
     return measure_speed(job, Reporter(lambda event: None)).data
