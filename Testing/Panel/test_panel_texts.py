@@ -92,8 +92,8 @@ def show(bench):
 
 
 def peers(bench, kind):
-    """PySide6's widgets of the panel."""
-    return bench.widget.parent._peer_.findChildren(kind)
+    """PySide6's widgets of the panel (those of before a reload stay in Slicer's, hidden)."""
+    return bench.ui.volumeSection._peer_.parentWidget().findChildren(kind)
 
 
 def test_every_text_of_the_panel_is_translated(translated):
