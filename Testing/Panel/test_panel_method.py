@@ -1,10 +1,12 @@
 """The sections Method and angles, Computing, and the queue of Run, by clicks."""
 
+import dataclasses
 import json
 import os
 import shutil
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +225,31 @@ def test_the_plane_follows_the_sliders_the_volume_and_its_transform(bench):
     transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
     bench.volume.SetAndObserveTransformNodeID(transform.GetID())
     bench.until(lambda: plane()[1][1] > 0.999, "the plane is turned with the volume")
+
+
+def test_the_plane_follows_a_run_until_the_user_moves_the_slider(bench):
+    settings = RunSettings.of(bench.parameters, bench.widget.panel.card)
+    run = types.SimpleNamespace(
+        settings=settings, context={"volumes": {"image": bench.volume.GetID()}}
+    )
+    method = bench.widget.panel.method
+    method.followRun(run, 4)  # nothing is shown yet
+    click(bench.ui.showDirectionsCheckBox)
+    bench.until(lambda: bench.ui.directionSlider.maximum == 64, "the directions are shown")
+    before = plane()[1]
+    method.followRun(run, 4)
+    assert bench.ui.directionSlider.value == 4
+    assert not np.allclose(plane()[1], before)
+    method.followRun(run, 8)
+    assert bench.ui.directionSlider.value == 8
+    bench.ui.directionSlider.value = 20
+    method.followRun(run, 16)
+    method.followRun(run, None)
+    assert bench.ui.directionSlider.value == 20
+    bench.ui.directionSlider.value = 8
+    run.settings = dataclasses.replace(settings, directions="axial")
+    method.followRun(run, 16)  # a run with other directions than those that are shown
+    assert bench.ui.directionSlider.value == 8
 
 
 def test_what_is_shown_of_the_directions_is_neither_saved_nor_left_behind(bench):

@@ -11,6 +11,7 @@ from TomoSegPanel.advancedSettings import AdvancedSettings, changesFromCard
 from TomoSegPanel.directions import Directions
 from TomoSegPanel.directionsDisplay import DirectionsDisplay
 from TomoSegPanel.estimateRow import EstimateRow
+from TomoSegPanel.job import Run
 from TomoSegPanel.modelCards import Card
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.section import Section, fillCombo, selectData, showRow, signalsBlocked
@@ -35,6 +36,7 @@ class MethodSection(Section):
         self._display = DirectionsDisplay()
         self._directions = Directions(panel.refresh)
         self._shown: tuple[Any, ...] | None = None
+        self._followed = 1
         ui = self.ui
         fillCombo(
             ui.directionsCombo,
@@ -197,8 +199,30 @@ class MethodSection(Section):
         if not same:
             with signalsBlocked(self.ui.directionSlider):
                 self.ui.directionSlider.maximum = max(1, len(vectors))
-                self.ui.directionSlider.value = 1
+                self.ui.directionSlider.value = self._followed = 1
         self._showPlane()
+
+    def followRun(self, run: Run, directions: int | None) -> None:
+        """Show the plane of the direction that a run has come to, if its directions are shown.
+
+        Once the user has moved the slider it is left alone.
+
+        Args:
+            run: The run.
+            directions: How many directions it has looked along, None at its end.
+        """
+        volume, key, slider = (
+            self.parameters.inputVolume,
+            self._directions.key,
+            self.ui.directionSlider,
+        )
+        first = next(iter(run.context["volumes"].values()))
+        if directions is None or self._shown is None or key is None or volume is None:
+            return
+        isIts = first == volume.GetID() and key[0] == run.settings.usedDirections
+        if isIts and round(slider.value) == self._followed:
+            self._followed = directions
+            slider.value = directions
 
     def _showPlane(self) -> None:
         volume = self.parameters.inputVolume if self.parameters is not None else None

@@ -110,6 +110,7 @@ class Panel:
         if self.parameters is None:
             return
         self.run.onHeatmapChanged(directions)
+        self.method.followRun(run, directions)
         if self.parameters.heatmap is not heatmap:
             self.parameters.heatmap = heatmap
         if directions is None:
