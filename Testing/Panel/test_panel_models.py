@@ -59,7 +59,7 @@ def bench(monkeypatch):
     """The panel, with an empty store and workers that are made up; the last one is `worker`."""
     for folder in STORE.iterdir():
         shutil.rmtree(folder)
-    with Bench() as bench:
+    with Bench(STORE) as bench:
         models = bench.widget.panel.models
 
         def make(document, onEvent):
@@ -122,7 +122,7 @@ def test_a_folder_is_imported_by_the_real_worker(bench, monkeypatch, tmp_path):
     from TomoSegPanel.worker import WorkerProcess
 
     bench.widget.panel.models.makeWorker = WorkerProcess
-    bench.useWorker(f"models={STORE}")
+    bench.useWorker(None)
     source = write_model(tmp_path / "ein Modell", name="real-blob", title="Real")
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(source))
     click(bench.ui.importFolderButton)

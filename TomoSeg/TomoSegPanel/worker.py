@@ -17,7 +17,8 @@ from slicer.i18n import tr as _
 from TomoSegLib.jobs.client import CANCEL_S, STDERR_LINES, EventStream, worker_command
 from TomoSegLib.jobs.events import ErrorEvent, Event, ResultEvent, StartedEvent
 
-_ENGINE_VARIABLES = ("PYTHONPATH", "PYTHONUTF8", "PYTHONSAFEPATH")
+# What a worker needs of the engine's own; panel and worker must look for models in one place.
+_ENGINE_VARIABLES = ("PYTHONPATH", "PYTHONUTF8", "PYTHONSAFEPATH", "TOMOSEG_MODELS")
 
 
 def workerPython() -> str:
@@ -162,7 +163,8 @@ def _environment(engine: dict[str, str]) -> object:
     for name, value in slicer.util.startupEnvironment().items():
         environment.insert(name, value)
     for name in _ENGINE_VARIABLES:
-        environment.insert(name, engine[name])
+        if name in engine:
+            environment.insert(name, engine[name])
     environment.insert("PYTHONIOENCODING", "utf-8")
     return environment
 

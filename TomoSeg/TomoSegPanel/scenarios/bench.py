@@ -29,6 +29,9 @@ class Bench:
 
     At its end nothing may be left: no worker, no file of a run, no exception in a handler.
 
+    Args:
+        models: A folder for the user's models; by default one that is empty.
+
     Attributes:
         messages: What message boxes have said and asked.
         agrees: What they are answered.
@@ -37,12 +40,13 @@ class Bench:
         folder: A folder for files, whose name has a space and accents.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, models: Path | None = None) -> None:
         self.messages: list[str] = []
         self.agrees = False
         self.longestS = 0.0
         self.errors: list[str] = []
         self.folder = Path()
+        self._models = models
         self._fault: str | None = None
         self._stack = contextlib.ExitStack()
         self._foldersBefore: set[Path] = set()
@@ -56,9 +60,12 @@ class Bench:
         self._stack.enter_context(
             _replaced(worker, "worker_command", self._workerCommand(worker.worker_command))
         )
+        self.models.mkdir(exist_ok=True)
+        self._stack.enter_context(_ownModels(self.models))
         slicer.mrmlScene.Clear(False)
         self._foldersBefore = _runFolders()
         self.openPanel()
+        self.widget.panel.models.reload()
         self.showAllModels()
         if self.widget.panel.computing.answer is None:
             self.probe()
@@ -78,6 +85,11 @@ class Bench:
             for process in workers():
                 process.kill()
             self._stack.close()
+
+    @property
+    def models(self) -> Path:
+        """The folder of the user's models; their own is never looked at."""
+        return self._models or self.folder / "Modelle"
 
     # -- the panel ---------------------------------------------------------------------------------
 
@@ -124,32 +136,17 @@ class Bench:
         self.ui.modalityFilter.setCurrentIndex(0)
 
     def chooseModel(self, name: str = MODEL) -> None:
-        """Select a model in the list."""
+        """Select a model in the list, which is read in the background."""
         models = self.ui.modelListWidget
-        for row in range(models.count):
-            if models.item(row).data(qt.Qt.UserRole) == name:
-                models.setCurrentItem(models.item(row))
-                return
-        raise AssertionError(f"the model {name} is not in the list")
 
-    @contextlib.contextmanager
-    def ownModels(self) -> Iterator[Path]:
-        """Let the user's models be in a folder of the scenario, for the panel and for workers."""
-        models = self.folder / "Modelle"
-        models.mkdir()
-        before = os.environ.get("TOMOSEG_MODELS")
-        os.environ["TOMOSEG_MODELS"] = str(models)
-        self.useWorker(f"models={models}")
-        try:
-            yield models
-        finally:
-            if before is None:
-                del os.environ["TOMOSEG_MODELS"]
-            else:
-                os.environ["TOMOSEG_MODELS"] = before
-            self.useWorker(None)
-            self.widget.panel.models.reload()
-            self.processEvents(0.1)
+        def select() -> bool:
+            for row in range(models.count):
+                if models.item(row).data(qt.Qt.UserRole) == name:
+                    models.setCurrentItem(models.item(row))
+                    return True
+            return False
+
+        self.until(select, f"the model {name} is in the list")
 
     def importModel(self, source: Path) -> str:
         """Import a model from a folder or an archive; what the panel says when it is done."""
@@ -277,6 +274,19 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def _ownModels(folder: Path) -> Iterator[None]:
+    before = os.environ.get("TOMOSEG_MODELS")
+    os.environ["TOMOSEG_MODELS"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TOMOSEG_MODELS", None)
+        else:
+            os.environ["TOMOSEG_MODELS"] = before
 
 
 def _runFolders() -> set[Path]:

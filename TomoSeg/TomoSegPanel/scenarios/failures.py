@@ -132,28 +132,26 @@ def a_probe_that_dies_is_told_and_can_be_repeated(bench: Bench) -> None:
 
 
 def a_model_that_has_gone_since_it_was_chosen_is_an_error(bench: Bench) -> None:
-    with bench.ownModels() as models:
-        bench.importModel(copyModel(bench.folder, "short-lived"))
-        _choose(bench, "short-lived")
-        shutil.rmtree(models / "short-lived")
-        run = bench.run("failed")
-        assert "short-lived" in run.error.message, run.report()
-        _assertTold(bench, run)
+    bench.importModel(copyModel(bench.folder, "short-lived"))
+    _choose(bench, "short-lived")
+    shutil.rmtree(bench.models / "short-lived")
+    run = bench.run("failed")
+    assert "short-lived" in run.error.message, run.report()
+    _assertTold(bench, run)
 
 
 def a_model_whose_weights_were_changed_is_found_by_the_check_and_refused(bench: Bench) -> None:
-    with bench.ownModels() as models:
-        bench.importModel(copyModel(bench.folder, "altered"))
-        _choose(bench, "altered")
-        assert "✖" not in bench.verifyModel(), bench.ui.modelNote.text
-        weights = models / "altered" / "weights.safetensors"
-        data = bytearray(weights.read_bytes())
-        data[-1] ^= 1
-        weights.write_bytes(data)
-        assert "✖" in bench.verifyModel(), bench.ui.modelNote.text
-        run = bench.run("failed")
-        assert run.error.code.startswith("model-"), run.report()
-        _assertTold(bench, run)
+    bench.importModel(copyModel(bench.folder, "altered"))
+    _choose(bench, "altered")
+    assert "✖" not in bench.verifyModel(), bench.ui.modelNote.text
+    weights = bench.models / "altered" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert "✖" in bench.verifyModel(), bench.ui.modelNote.text
+    run = bench.run("failed")
+    assert run.error.code.startswith("model-"), run.report()
+    _assertTold(bench, run)
 
 
 def _choose(bench: Bench, model: str = "tiny-blob") -> None:

@@ -8,7 +8,6 @@ one thing goes wrong. The engine is the real one; only what is named below is pu
 ``memory=N``    the encoder finds no memory for more than N slices at a time
 ``full-disk``   there is no space left when volumes are written
 ``slow=S``      every batch of slices takes S seconds longer, so that there is a middle of the run
-``models=DIR``  no fault: the user's models are in another folder
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ def main() -> int:
     """Be the worker, or (with ``--task``) the process that computes for it."""
     fault = sys.argv[1]
     name, _, value = fault.partition("=")
-    if name == "models":
-        os.environ["TOMOSEG_MODELS"] = value
     if sys.argv[2] == "--task":
         _break(name, value)
         from TomoSegLib.jobs.task import main as task

@@ -183,29 +183,28 @@ def runs_wait_for_their_turn_and_all_are_carried_out(bench: Bench) -> None:
 def a_model_of_two_channels_wants_two_volumes_which_may_be_under_different_transforms(
     bench: Bench,
 ) -> None:
-    with bench.ownModels():
-        bench.importModel(copyModel(bench.folder, "two-channels", ("flair", "t1")))
-        blob = np.array([10.0, 5.0, -10.0])
-        first = addBlobVolume(blob, name="FLAIR")
-        second = addBlobVolume(blob, grid((30, 40, 34)), name="T1")
-        shift = np.eye(4)
-        shift[:3, 3] = (0.0, 30.0, 0.0)
-        second.SetAndObserveTransformNodeID(addTransform(shift).GetID())
-        bench.chooseVolume(first)
-        bench.chooseModel("two-channels")
-        assert not bench.ui.runButton.enabled
-        assert "t1" in bench.ui.runButton.toolTip
-        (selector,) = [
-            child
-            for child in slicer.util.findChildren(bench.ui.channelsWidget)
-            if child.inherits("qMRMLNodeComboBox")
-        ]
-        selector.setCurrentNode(second)
-        run = bench.run()
-        heatmap = bench.widget.panel.runs.heatmapOf(run)
-        assert heatmap.GetTransformNodeID() == first.GetTransformNodeID()
-        assertPeak(heatmap, blob)
-        assert list(provenance.recordedInputs(heatmap).values()) == [first, second]
+    bench.importModel(copyModel(bench.folder, "two-channels", ("flair", "t1")))
+    blob = np.array([10.0, 5.0, -10.0])
+    first = addBlobVolume(blob, name="FLAIR")
+    second = addBlobVolume(blob, grid((30, 40, 34)), name="T1")
+    shift = np.eye(4)
+    shift[:3, 3] = (0.0, 30.0, 0.0)
+    second.SetAndObserveTransformNodeID(addTransform(shift).GetID())
+    bench.chooseVolume(first)
+    bench.chooseModel("two-channels")
+    assert not bench.ui.runButton.enabled
+    assert "t1" in bench.ui.runButton.toolTip
+    (selector,) = [
+        child
+        for child in slicer.util.findChildren(bench.ui.channelsWidget)
+        if child.inherits("qMRMLNodeComboBox")
+    ]
+    selector.setCurrentNode(second)
+    run = bench.run()
+    heatmap = bench.widget.panel.runs.heatmapOf(run)
+    assert heatmap.GetTransformNodeID() == first.GetTransformNodeID()
+    assertPeak(heatmap, blob)
+    assert list(provenance.recordedInputs(heatmap).values()) == [first, second]
 
 
 def a_volume_from_a_file_with_accents_and_spaces_in_its_path_can_be_run(bench: Bench) -> None:
