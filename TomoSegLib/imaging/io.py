@@ -58,7 +58,7 @@ def suffix_of(path: Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
-def read_volume(path: Path | str, *, single_slice: bool = False) -> Volume:
+def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool = False) -> Volume:
     """Read a volume with its geometry, in the voxel type of the file.
 
     Integers stay integers; where the file scales its values (NIfTI ``scl_slope``, DICOM rescale)
@@ -69,6 +69,7 @@ def read_volume(path: Path | str, *, single_slice: bool = False) -> Volume:
         path: A NIfTI, NRRD or MetaImage file, a DICOM file, or a folder of a DICOM series; one of
             several series in a folder is chosen by ``FOLDER::SeriesInstanceUID``.
         single_slice: Accept a grid of one slice, e.g. a single long-axis view of the heart.
+        constant: Accept equal values everywhere, e.g. a mask without a voxel.
 
     Returns:
         The volume; array axes ``[k, j, i]``, geometry in LPS mm.
@@ -99,11 +100,11 @@ def read_volume(path: Path | str, *, single_slice: bool = False) -> Volume:
                 f"Give one of: {READABLE}.",
             )
         volume = dicom.read_series(folder, series)
-    check_volume(volume, single_slice=single_slice)
+    check_volume(volume, single_slice=single_slice, constant=constant)
     return volume
 
 
-def check_volume(volume: Volume, *, single_slice: bool = False) -> None:
+def check_volume(volume: Volume, *, single_slice: bool = False, constant: bool = False) -> None:
     """Refuse volumes with which nothing sensible can be computed.
 
     Raises:
@@ -129,7 +130,7 @@ def check_volume(volume: Volume, *, single_slice: bool = False) -> None:
             f"'{name}' contains NaN or infinite values.",
             "Replace them by the background value (e.g. numpy.nan_to_num) and save the volume.",
         )
-    if array.min() == array.max():
+    if not constant and array.min() == array.max():
         raise TomoSegError(
             "volume-constant",
             f"Every voxel of '{name}' has the same value, {array.flat[0]}.",

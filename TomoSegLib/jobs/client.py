@@ -228,6 +228,8 @@ def _remove_remains(job: Mapping[str, Any] | str | Path) -> None:
             remove_stale(folder / job["output"])
             if job.get("kind") == "batch":
                 remove_stale_below(folder / job["output"])
+            if job.get("kind") == "refine-mask":  # its output is a file
+                remove_stale((folder / job["output"]).parent)
 
 
 def end_process_group(process: subprocess.Popen[bytes]) -> None:

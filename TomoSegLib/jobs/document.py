@@ -33,6 +33,7 @@ from TomoSegLib.models.card import (
     Components,
     Method,
     RefinementMethod,
+    RefinementSettings,
     StrictModel,
     Window,
 )
@@ -323,13 +324,76 @@ class EstimateJob(JobModel):
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
 
 
-AnyJob = Union[RunJob, BatchJob, ProbeJob, ImportModelJob, VerifyModelJob, EstimateJob]
+class RefineMaskJob(JobModel):
+    """A mask of a heatmap that is there already, along the image's own borders.
+
+    With a run's inputs, threshold and settings it gives the mask of that run.
+
+    Attributes:
+        image: File (or DICOM folder) of the volume whose borders are followed.
+        heatmap: The heatmap on its grid; where it and the agreement are 0 no mask can be.
+        agreement: How far the directions agree, in [0, 1], on the same grid.
+        threshold: The mask begins above this value of the heatmap.
+        model: Name of a known model, or a model's folder, whose card has the parameters and says
+            what the mask is called.
+        refine: Another method than the card's, with the card's parameters.
+        refinement: The method and its parameters, instead of those of a card.
+        components: Which connected components of the mask are kept; None: as the model's card
+            says, else all.
+        minimum_size_ml: Smaller components are dropped; None likewise.
+        region: The mask is restricted to this box.
+        inside: Strokes, a mask file on the same grid: what is not 0 belongs to the mask.
+        outside: Strokes that do not; they win where both were drawn.
+        output: The mask's file; its name says the format.
+        overwrite: Replace a file that is already there.
+    """
+
+    kind: Literal["refine-mask"] = "refine-mask"
+    schema_version: Literal[1] = 1
+    image: FilePath
+    heatmap: FilePath
+    agreement: FilePath
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    model: FilePath | None = None
+    refine: RefinementMethod | None = None
+    refinement: RefinementSettings | None = None
+    components: Components | None = None
+    minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    region: Region | None = None
+    inside: FilePath | None = None
+    outside: FilePath | None = None
+    output: FilePath
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _one_refinement(self) -> RefineMaskJob:
+        if self.refinement is None and self.model is None:
+            raise ValueError("neither a model nor a refinement with its parameters is named")
+        if self.refinement is not None and self.refine is not None:
+            raise ValueError("the method of refinement is named twice")
+        return self
+
+
+AnyJob = Union[
+    RunJob, BatchJob, ProbeJob, ImportModelJob, VerifyModelJob, EstimateJob, RefineMaskJob
+]
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
-_KINDS = ("run", "batch", "probe", "import-model", "verify-model", "estimate")
+_KINDS = ("run", "batch", "probe", "import-model", "verify-model", "estimate", "refine-mask")
 
-_PATH_FIELDS = ("input", "foreground", "output", "previews", "source")
+_PATH_FIELDS = (
+    "input",
+    "foreground",
+    "output",
+    "previews",
+    "source",
+    "image",
+    "heatmap",
+    "agreement",
+    "inside",
+    "outside",
+)
 
 
 def parse_job(document: Any, folder: Path | None = None) -> AnyJob:
@@ -421,8 +485,9 @@ def _with_absolute_paths(job: AnyJob, folder: Path) -> AnyJob:
         for name in _PATH_FIELDS
         if (value := getattr(job, name, None)) is not None
     }
-    if isinstance(job, (RunSettings, VerifyModelJob, EstimateJob)) and _looks_like_path(job.model):
-        changes["model"] = absolute(job.model)  # otherwise the name of a known model
+    model = getattr(job, "model", None)
+    if model is not None and _looks_like_path(model):
+        changes["model"] = absolute(model)  # otherwise the name of a known model
     if (
         isinstance(job, RunSettings)
         and job.directions is not None

@@ -45,6 +45,7 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         BatchJob,
         EstimateJob,
         ImportModelJob,
+        RefineMaskJob,
         RunJob,
         VerifyModelJob,
         parse_job_text,
@@ -70,6 +71,10 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         from TomoSegLib.jobs.models import verify
 
         return verify(job, reporter)
+    if isinstance(job, RefineMaskJob):
+        from TomoSegLib.jobs.refine_mask import refine_mask
+
+        return refine_mask(Path(results), job, reporter)
     if not isinstance(job, RunJob):
         from TomoSegLib.jobs.probe import probe
 

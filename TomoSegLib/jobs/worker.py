@@ -180,11 +180,14 @@ def _read(source: str, inbox: _Inbox) -> AnyJob:
 
 
 def _make_scratch(job: AnyJob) -> Scratch | None:
-    from TomoSegLib.jobs.document import ImportModelJob, RunJob
+    from TomoSegLib.jobs.document import ImportModelJob, RefineMaskJob, RunJob
     from TomoSegLib.jobs.scratch import Scratch
 
     if isinstance(job, RunJob):
         return Scratch(Path(job.output), job.outputs, job.overwrite)
+    if isinstance(job, RefineMaskJob):
+        output = Path(job.output)
+        return Scratch(output.parent, (output.name,), job.overwrite)
     if isinstance(job, ImportModelJob):
         from TomoSegLib.jobs.models import StoreScratch
 
