@@ -5,67 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
-from monai.networks.nets import BasicUNet, FlexibleUNet
+from monai.networks.nets import FlexibleUNet
 from torch import Tensor, nn
+
+from TomoSegLib.networks.unet import ENCODER, STRIDE, UNet
 
 FEATURES = (64, 128, 256, 512, 1024, 64)
 """Channels of the U-Net's five levels and of its last convolutions."""
 
 Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
 
-_ENCODER = ("conv_0", "down_1", "down_2", "down_3", "down_4")
 
+class UNet2D(UNet):
+    """2D U-Net (Ronneberger et al. 2015), see `UNet`; images are ``(B, C, H, W)``."""
 
-class UNet2D(BasicUNet):  # type: ignore[misc]
-    """2D U-Net (Ronneberger et al. 2015) with batch norm, whose encoder can be used by itself.
-
-    Weights have the names and shapes of `monai.networks.nets.BasicUNet` with the same arguments.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output; nothing is applied to them.
-        features: Channels of the five levels and of the last convolutions.
-    """
-
-    stride = 16
+    dimensions = 2
+    stride = STRIDE
 
     def __init__(
         self, in_channels: int = 1, out_channels: int = 1, features: Sequence[int] = FEATURES
     ) -> None:
-        super().__init__(
-            spatial_dims=2,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            features=tuple(features),
-            act=("relu", {"inplace": True}),
-            norm="batch",
-        )
-        self.level_channels = tuple(features[:5])
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """The five levels of the encoder.
-
-        Args:
-            x: ``(B, C, H, W)`` with sides that are multiples of 16.
-
-        Returns:
-            Level n is ``(B, F_n, H / 2^n, W / 2^n)``, n = 0 .. 4.
-        """
-        levels: list[Tensor] = []
-        for name in _ENCODER:
-            x = getattr(self, name)(x)
-            levels.append(x)
-        return levels
-
-    def decode(self, levels: Sequence[Tensor]) -> Tensor:
-        """``(B, out_channels, H, W)`` from the levels that `encode` gives."""
-        x = levels[4]
-        for n in (4, 3, 2, 1):
-            x = getattr(self, f"upcat_{n}")(x, levels[n - 1])
-        return cast(Tensor, self.final_conv(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
+        super().__init__(in_channels, out_channels, features)
 
 
 class ResNetUNet2D(FlexibleUNet):  # type: ignore[misc]
@@ -113,7 +73,7 @@ EncoderDecoder = UNet2D | ResNetUNet2D
 
 def is_encoder_weight(name: str) -> bool:
     """Whether a name of a state dict belongs to the encoder."""
-    return name.split(".", 1)[0] in (*_ENCODER, "encoder")
+    return name.split(".", 1)[0] in (*ENCODER, "encoder")
 
 
 def is_output_weight(name: str) -> bool:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from TomoSegLib.networks.unet3d import STRIDE, UNet3D
+from TomoSegLib.networks.unet import STRIDE
+from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.cubes import Cube, Float32Array
 from TomoSegLib.pretraining.tasks import Outcome, Prepared, PretextTask, accuracy, pooled
 

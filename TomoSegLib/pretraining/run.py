@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
-from TomoSegLib.networks.unet3d import FEATURES, STRIDE, UNet3D, is_encoder_weight
+from TomoSegLib.networks.unet import STRIDE
+from TomoSegLib.networks.unet3d import FEATURES, UNet3D, is_encoder_weight
 from TomoSegLib.pretraining.checkpoint import (
     FILE,
     invalid_checkpoint,

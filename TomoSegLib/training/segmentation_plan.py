@@ -17,7 +17,8 @@ import numpy as np
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.models.card import Intensity, Preprocessing
-from TomoSegLib.networks.unet3d import FEATURES, STRIDE
+from TomoSegLib.networks.unet import STRIDE
+from TomoSegLib.networks.unet3d import FEATURES
 from TomoSegLib.pretraining.weights import Pretrained, load_pretrained
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import (
