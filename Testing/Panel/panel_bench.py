@@ -108,12 +108,15 @@ def widget():
     host.close_scene()
     panelWidget = host.select("TomoSeg")
     computing = panelWidget.panel.computing
-    computing._probe.abandon()
+    probe = computing._probe
+    probe.abandon()
     computing._probe = NoProbe(computing._onAnswer)
     computing.probe()
     host.process()
     yield panelWidget
     panelWidget.panel.runs.queue.abandon()
+    # The panel outlives this test: what was made up must not be believed by the next one.
+    computing._probe, computing.answer = probe, None
     host.select("TomoSeg")
     host.close_scene()
     host.process(0.05)
