@@ -13,9 +13,9 @@ from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.pretraining.cubes import CubeOptions, CubePool, make_cubes, normalized, resized
-from TomoSegLib.pretraining.loader import CubeDataset, order
 from TomoSegLib.pretraining.manifest import PoolVolume, read_pool
-from TomoSegLib.pretraining.tasks import Restoration
+from TomoSegLib.pretraining.tasks import CubeDataset, Restoration
+from TomoSegLib.training.loader import order
 
 OPTIONS = CubeOptions(shape=(16, 32, 32), counts=(3, 4, 5))
 OBLIQUE = [[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, -1]]

@@ -26,11 +26,12 @@ from TomoSegLib.pretraining.baselines import (
     rotated,
 )
 from TomoSegLib.pretraining.cubes import Cube
-from TomoSegLib.pretraining.options import PretrainingOptions, chosen_precision
+from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.probe import modality_probe
 from TomoSegLib.pretraining.tasks import Restoration
 from TomoSegLib.pretraining.trainer import Pretrainer
 from TomoSegLib.pretraining.transforms import GenesisTransforms
+from TomoSegLib.training.precision import chosen_precision
 
 FEATURES = (4, 6, 8, 10, 12, 4)
 SHAPE = (16, 32, 32)

@@ -117,8 +117,8 @@ def finetune(
     cases are segmented at the end, and their Dice comes to OUTPUT/test.csv.
     """
     from TomoSegLib.jobs.devices import choose_device
-    from TomoSegLib.pretraining.options import Precision
     from TomoSegLib.training.finetune import finetune as run
+    from TomoSegLib.training.precision import Precision
     from TomoSegLib.training.segmentation_manifest import parse_labels
     from TomoSegLib.training.segmentation_plan import Finetuning, Foreground
     from TomoSegLib.training.segmentation_trainer import FinetuningOptions, Loss

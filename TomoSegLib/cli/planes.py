@@ -154,11 +154,11 @@ def pretrain_planes(
     """
     from TomoSegLib.cli.values import numbers_of, one_of, warnings_in_one_line
     from TomoSegLib.jobs.devices import choose_device
-    from TomoSegLib.pretraining.options import Precision
     from TomoSegLib.pretraining.planes_run import PlanePretraining
     from TomoSegLib.pretraining.planes_run import pretrain_planes as pretrain
     from TomoSegLib.pretraining.planes_targets import PlaneOptions
     from TomoSegLib.pretraining.planes_training import PlaneTraining
+    from TomoSegLib.training.precision import Precision
 
     one_of("precision", precision, get_args(Precision))
     what = PlanePretraining(

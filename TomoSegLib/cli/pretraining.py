@@ -116,8 +116,9 @@ def pretrain_sar(
     from TomoSegLib.jobs.devices import choose_device
     from TomoSegLib.pretraining.adversary import Game, Objective
     from TomoSegLib.pretraining.cubes import CubeOptions
-    from TomoSegLib.pretraining.options import Precision, PretrainingOptions
+    from TomoSegLib.pretraining.options import PretrainingOptions
     from TomoSegLib.pretraining.run import Pretraining, pretrain
+    from TomoSegLib.training.precision import Precision
 
     for name, value, kind in (
         ("game", game, Game),

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from TomoSegLib.pretraining.adversary import Game, Objective
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from TomoSegLib.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,7 @@ class PretrainingOptions:
         plateau_patience: Validations that it waits.
         validate_every: Steps between validations and checkpoints.
         validation_cubes: Cubes of a validation at most, always the same ones.
-        precision: Of the network's arithmetic. ``auto`` is bfloat16 on GPUs that have it, float16
-            with a scaled loss on others, and float32 elsewhere.
+        precision: Of the network's arithmetic, see `Precision`.
         seed: Everything random follows from it.
     """
 
@@ -60,12 +56,3 @@ class PretrainingOptions:
     def as_dict(self) -> dict[str, Any]:
         """For records."""
         return asdict(self)
-
-
-def chosen_precision(precision: Precision, device: torch.device) -> str:
-    """What ``auto`` means on a device; other names stay what they are."""
-    if precision != "auto":
-        return precision
-    if device.type != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"

@@ -22,13 +22,6 @@ from TomoSegLib.networks.unet2d import (
     UNet2D,
     is_encoder_weight,
 )
-from TomoSegLib.pretraining.checkpoint import (
-    FILE,
-    invalid_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
-from TomoSegLib.pretraining.curves import draw_history
 from TomoSegLib.pretraining.planes_data import (
     PlaneExample,
     find_studies,
@@ -41,6 +34,8 @@ from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.planes_training import TASKS, PlaneTrainer, PlaneTraining
 from TomoSegLib.pretraining.weights import save_pretrained
 from TomoSegLib.studies.study import Study
+from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
+from TomoSegLib.training.curves import draw_history
 
 REPORT = "report.json"
 _DRAWN = 6
@@ -137,20 +132,17 @@ def pretrain_planes(
     folder = what.output / "checkpoint"
     if what.overwrite:
         shutil.rmtree(folder, ignore_errors=True)
-    elif (parts := read_checkpoint(folder, identity)) is not None:
-        try:
-            trainer.restore(parts)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
+    else:
+        load_checkpoint(trainer, folder, identity)
     try:
         while not trainer.finished and not stop():
             figures = trainer.step()
             tell("train", trainer.state.step, what.training.steps, figures)
             if trainer.state.step % what.training.validate_every == 0:
-                write_checkpoint(folder, trainer.parts(), identity)
+                save_checkpoint(trainer, folder, identity)
     finally:
         draw_history(trainer.state.history, what.output / "curves.png")
-    write_checkpoint(folder, trainer.parts(), identity)
+    save_checkpoint(trainer, folder, identity)
     if not trainer.finished:
         return None
     report = _report(what, trainer, kinds, train, validation)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.unet2d import EncoderDecoder, LocationNetwork
-from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
-from TomoSegLib.pretraining.loader import order
-from TomoSegLib.pretraining.options import Precision, chosen_precision
 from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
+from TomoSegLib.training.checkpoint import CheckpointParts, all_finite
+from TomoSegLib.training.loader import Batch, load, order, validation_order
+from TomoSegLib.training.precision import Precision, arithmetic
 
 TASKS = ("orientation", "location")
 
@@ -119,17 +116,10 @@ class PlaneTrainer:
         self.train_data = PlaneDataset(train, options, (training.seed, 1))
         self.validation_data = PlaneDataset(validation, options)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=training.learning_rate)
-        precision = chosen_precision(training.precision, self.device)
-        self._autocast = partial(
-            torch.autocast,
-            self.device.type,
-            dtype=getattr(torch, precision),
-            enabled=precision != "float32",
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
+        self._autocast, self.scaler = arithmetic(training.precision, self.device)
         self.state = PlaneTrainingState()
         self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self._batches: Iterator[dict[str, Tensor]] | None = None
+        self._batches: Iterator[Batch] | None = None
 
     @property
     def finished(self) -> bool:
@@ -150,10 +140,10 @@ class PlaneTrainer:
             steps = order(
                 len(self.train_data), training.batch_size, training.seed, state.step, training.steps
             )
-            self._batches = self._loaded(self.train_data, steps)
+            self._batches = load(self.train_data, steps, self.workers, self.device)
         self.network.train()
         with self._autocast():
-            losses = self._losses(self._moved(next(self._batches)))
+            losses = self._losses(next(self._batches))
             total = torch.stack(list(losses.values())).sum()
         told = {name: float(value.detach()) for name, value in losses.items()}
         told["total"] = float(total.detach())
@@ -171,7 +161,7 @@ class PlaneTrainer:
             self._validate()
         return told
 
-    def _losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         losses = {}
         if "orientation" in self.training.tasks:
@@ -205,38 +195,24 @@ class PlaneTrainer:
 
     def _measured(self) -> dict[str, float]:
         """Mean losses over the validation images."""
-        count = min(self.training.validation_images, len(self.validation_data))
-        chosen = np.random.default_rng((self.training.seed, 3)).permutation(
-            len(self.validation_data)
-        )[:count]
-        size = self.training.batch_size
-        keys = [(position, int(index)) for position, index in enumerate(chosen)]
-        batches = [keys[start : start + size] for start in range(0, count, size)]
+        training = self.training
+        batches = validation_order(
+            len(self.validation_data),
+            training.validation_images,
+            training.batch_size,
+            training.seed,
+        )
         sums: dict[str, float] = {}
         self.network.eval()
         with torch.no_grad(), self._autocast():
             for keys, loaded in zip(
-                batches, self._loaded(self.validation_data, batches), strict=True
+                batches, load(self.validation_data, batches, self.workers, self.device), strict=True
             ):
-                for name, value in self._losses(self._moved(loaded)).items():
+                for name, value in self._losses(loaded).items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(keys)
+        count = sum(map(len, batches))
         means = {name: value / count for name, value in sums.items()}
         return means | {"total": sum(means.values())}
-
-    def _loaded(
-        self, data: PlaneDataset, batches: Iterable[list[tuple[int, int]]]
-    ) -> Iterator[dict[str, Tensor]]:
-        return iter(
-            DataLoader(
-                data,
-                batch_sampler=batches,
-                num_workers=self.workers,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
-
-    def _moved(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
 
     def parts(self) -> CheckpointParts:
         """Everything that the next step depends on."""
@@ -255,9 +231,7 @@ class PlaneTrainer:
             RuntimeError, KeyError, TypeError, ValueError: The parts are not of this training.
         """
         self.network.load_state_dict(parts.get("network"))
-        best = parts.get("best")
-        for name, value in self.best.items():
-            value.copy_(best[name])
+        parts.fill("best", self.best)
         parts.get_optimizer("optimizer", self.optimizer)
         if parts.record["scaler"]:
             self.scaler.load_state_dict(parts.record["scaler"])

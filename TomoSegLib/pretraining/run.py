@@ -16,19 +16,14 @@ import torch
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.networks.unet import STRIDE
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D, is_encoder_weight
-from TomoSegLib.pretraining.checkpoint import (
-    FILE,
-    invalid_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
 from TomoSegLib.pretraining.cubes import CubeOptions, CubePool, make_cubes
-from TomoSegLib.pretraining.curves import EventFiles, draw_history
 from TomoSegLib.pretraining.manifest import PoolVolume, read_pool
 from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.presets import PRESETS, Preset, build_task
 from TomoSegLib.pretraining.trainer import Pretrainer
 from TomoSegLib.pretraining.weights import save_pretrained
+from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
+from TomoSegLib.training.curves import EventFiles, draw_history
 
 CURVES_EVERY = 20
 """Steps between the points of TensorBoard's curves."""
@@ -113,14 +108,11 @@ def pretrain(
     if what.overwrite:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(what.output / "tensorboard", ignore_errors=True)
-    elif (parts := read_checkpoint(folder, identity)) is not None:
-        try:
-            trainer.restore(parts)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
+    else:
+        load_checkpoint(trainer, folder, identity)
     _train(trainer, what.output, identity, tell, stop)
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
-    write_checkpoint(folder, trainer.parts(), identity)
+    save_checkpoint(trainer, folder, identity)
     if not trainer.finished:
         return False
     weights = trainer.best
@@ -154,7 +146,7 @@ def _train(
             losses = {k: v for k, v in figures.items() if not k.endswith("accuracy")}
             tell("train", state.step, options.steps, losses)
             if state.step % options.validate_every == 0:
-                write_checkpoint(output / "checkpoint", trainer.parts(), identity)
+                save_checkpoint(trainer, output / "checkpoint", identity)
 
 
 def _check(what: Pretraining) -> None:

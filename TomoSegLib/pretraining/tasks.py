@@ -18,13 +18,36 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.pretraining.cubes import Cube
+from TomoSegLib.pretraining.cubes import Cube, CubePool
 from TomoSegLib.pretraining.transforms import GenesisTransforms
+from TomoSegLib.training.loader import Batch
 
 Prepared = dict[str, npt.NDArray[np.generic]]
 Preparation = Callable[[Cube, np.random.Generator], Prepared]
+
+
+class CubeDataset(Dataset[Batch]):
+    """Cubes as a task wants them; what is random follows from the place in the training alone.
+
+    Args:
+        pool: The cubes.
+        prepare: A task's, see `PretextTask`.
+        seed: Of the randomness.
+    """
+
+    def __init__(self, pool: CubePool, prepare: Preparation, seed: tuple[int, ...]) -> None:
+        self.pool, self._prepare, self._seed = pool, prepare, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        position, index = key
+        cube = self.pool[index]
+        prepared = self._prepare(cube, np.random.default_rng((*self._seed, position)))
+        prepared["scale"] = np.array(cube.scale)
+        prepared["modality"] = np.array(cube.modality)
+        return {name: torch.from_numpy(np.asarray(v, order="C")) for name, v in prepared.items()}
 
 
 @dataclass

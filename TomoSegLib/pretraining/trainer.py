@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.unet3d import UNet3D
@@ -23,11 +20,12 @@ from TomoSegLib.pretraining.adversary import (
     discriminator_loss,
     reverse_gradient,
 )
-from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
 from TomoSegLib.pretraining.cubes import CubePool
-from TomoSegLib.pretraining.loader import Batch, CubeDataset, ignore_interrupts, order
-from TomoSegLib.pretraining.options import PretrainingOptions, chosen_precision
-from TomoSegLib.pretraining.tasks import Outcome, PretextTask
+from TomoSegLib.pretraining.options import PretrainingOptions
+from TomoSegLib.pretraining.tasks import CubeDataset, Outcome, PretextTask
+from TomoSegLib.training.checkpoint import CheckpointParts, all_finite
+from TomoSegLib.training.loader import Batch, load, order, validation_order
+from TomoSegLib.training.precision import arithmetic
 
 
 @dataclass
@@ -103,14 +101,7 @@ class Pretrainer:
             )
             for name, optimizer in self.optimizers.items()
         }
-        precision = chosen_precision(options.precision, self.device)
-        self._autocast = partial(
-            torch.autocast,
-            self.device.type,
-            dtype=getattr(torch, precision),
-            enabled=precision != "float32",
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
+        self._autocast, self.scaler = arithmetic(options.precision, self.device)
         self.waited_s = self.worked_s = 0.0
         self.state = PretrainingState()
         self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -135,8 +126,8 @@ class Pretrainer:
         if self._batches is None:
             cubes = len(self.train_data.pool)
             steps = order(cubes, options.batch_size, options.seed, state.step, options.steps)
-            self._batches = self._loaded(self.train_data, steps)
-        batch = self._moved(next(self._batches))
+            self._batches = load(self.train_data, steps, self.workers, self.device)
+        batch = next(self._batches)
         self.waited_s += time.perf_counter() - begun
         self.network.train()
         self.task.train()
@@ -230,45 +221,30 @@ class Pretrainer:
 
     def _measured(self) -> dict[str, float]:
         """Mean losses and figures over the validation cubes, without the adversary's."""
-        count = min(self.options.validation_cubes, len(self.validation_data.pool))
-        order = np.random.default_rng((self.options.seed, 3)).permutation(
-            len(self.validation_data.pool)
-        )[:count]
-        keys = [(position, int(index)) for position, index in enumerate(order)]
-        size = self.options.batch_size
-        batches = [keys[start : start + size] for start in range(0, count, size)]
+        options = self.options
+        batches = validation_order(
+            len(self.validation_data.pool),
+            options.validation_cubes,
+            options.batch_size,
+            options.seed,
+        )
         sums: dict[str, float] = {}
         self.network.eval()
         self.task.eval()
         with torch.no_grad(), self._autocast():
             for batch, loaded in zip(
-                batches, self._loaded(self.validation_data, batches), strict=True
+                batches, load(self.validation_data, batches, self.workers, self.device), strict=True
             ):
-                outcome = self.task.run(self.network, self._moved(loaded))
+                outcome = self.task.run(self.network, loaded)
                 figures = {**outcome.losses, **outcome.figures, "total": self._weighted(outcome)}
                 for name, value in figures.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
+        count = sum(map(len, batches))
         return {name: value / count for name, value in sums.items()}
 
     def _weighted(self, outcome: Outcome) -> Tensor:
         weights = self.options.weights
         return torch.stack([weights.get(k, 1.0) * v for k, v in outcome.losses.items()]).sum()
-
-    def _loaded(
-        self, data: CubeDataset, batches: Iterable[list[tuple[int, int]]]
-    ) -> Iterator[Batch]:
-        return iter(
-            DataLoader(
-                data,
-                batch_sampler=batches,
-                num_workers=self.workers,
-                worker_init_fn=ignore_interrupts,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
-
-    def _moved(self, batch: Batch) -> Batch:
-        return {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
 
     def parts(self) -> CheckpointParts:
         """Everything that the next step depends on."""
@@ -291,9 +267,7 @@ class Pretrainer:
         """
         for name, module in self._modules().items():
             module.load_state_dict(parts.get(name))
-        best = parts.get("best")
-        for name, value in self.best.items():
-            value.copy_(best[name])
+        parts.fill("best", self.best)
         for name, optimizer in self.optimizers.items():
             parts.get_optimizer(f"optimizer-{name}", optimizer)
             parts.get_schedule(f"schedule-{name}", self.schedules[name])

@@ -23,7 +23,7 @@ from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded
 from TomoSegLib.models.locations import shipped_models_folder
 from TomoSegLib.networks.unet3d import UNet3D, adapted_weights, is_output_weight
-from TomoSegLib.pretraining.checkpoint import all_finite
+from TomoSegLib.training.checkpoint import all_finite
 
 WEIGHTS = "pretrained.safetensors"
 RECORD = "pretrained.json"

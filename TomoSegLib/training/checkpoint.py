@@ -1,13 +1,12 @@
-"""Checkpoints from which training goes on exactly where it was; safetensors, never a pickle."""
+"""The state of a training on disk: tensors and a record in one safetensors file, no pickle."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,101 +14,188 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.training.weak_supervision import Trainer, TrainingState
 
 FILE = "checkpoint.safetensors"
 
+_SCHEDULE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
-def save_checkpoint(trainer: Trainer, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write everything that the next step depends on, atomically.
+
+class CheckpointParts:
+    """Collects, or gives back, the parts of a checkpoint.
 
     Args:
-        trainer: The training so far.
-        folder: Where ``checkpoint.safetensors`` is written or replaced.
-        identity: What the training is of (data, options, network): a checkpoint is only ever
-            continued by a run of the same identity.
+        tensors: Tensors by name; names are ``part/name``.
+        record: Whatever else there is, as JSON.
     """
-    tensors: dict[str, Tensor] = {}
-    for group, values in (
-        ("network", trainer.network.state_dict()),
-        ("averaged", trainer.averaged),
-        ("best", trainer.best),
-    ):
-        tensors.update({f"{group}/{name}": value for name, value in values.items()})
-    for index, moments in trainer.optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer/{index}/{name}": value for name, value in moments.items()})
-    if trainer.pending_losses:
-        tensors["losses"] = torch.stack(trainer.pending_losses)
+
+    def __init__(
+        self, tensors: dict[str, Tensor] | None = None, record: dict[str, Any] | None = None
+    ) -> None:
+        self.tensors: dict[str, Tensor] = tensors if tensors is not None else {}
+        self.record: dict[str, Any] = record if record is not None else {}
+
+    def put(self, part: str, values: Mapping[str, Tensor]) -> None:
+        """Add tensors under a name."""
+        self.tensors.update({f"{part}/{name}": value for name, value in values.items()})
+
+    def get(self, part: str) -> dict[str, Tensor]:
+        """The tensors under a name."""
+        start = part + "/"
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def fill(self, part: str, values: Mapping[str, Tensor]) -> None:
+        """Copy the tensors under a name into those given."""
+        saved = self.get(part)
+        for name, value in values.items():
+            value.copy_(saved[name])
+
+    def put_moments(self, part: str, optimizer: torch.optim.Optimizer) -> None:
+        """Add an optimiser's moments."""
+        for index, moments in optimizer.state_dict()["state"].items():
+            values = {k: v for k, v in moments.items() if isinstance(v, Tensor)}
+            self.put(f"{part}/{index}", values)
+
+    def get_moments(self, part: str, optimizer: torch.optim.Optimizer) -> None:
+        """Give an optimiser its moments back."""
+        state = optimizer.state_dict()
+        for name, value in self.get(part).items():
+            index, _, moment = name.partition("/")
+            state["state"].setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict(state)
+
+    def put_optimizer(self, part: str, optimizer: torch.optim.Optimizer) -> None:
+        """Add an optimiser's moments and learning rates."""
+        self.put_moments(part, optimizer)
+        self.record[part] = [group["lr"] for group in optimizer.param_groups]
+
+    def get_optimizer(self, part: str, optimizer: torch.optim.Optimizer) -> None:
+        """Bring an optimiser to where it was."""
+        self.get_moments(part, optimizer)
+        for group, rate in zip(optimizer.param_groups, self.record[part], strict=True):
+            group["lr"] = float(rate)
+
+    def put_schedule(self, part: str, schedule: torch.optim.lr_scheduler.ReduceLROnPlateau) -> None:
+        """Add what a schedule remembers."""
+        state = schedule.state_dict()
+        self.record[part] = {name: state[name] for name in _SCHEDULE}
+
+    def get_schedule(self, part: str, schedule: torch.optim.lr_scheduler.ReduceLROnPlateau) -> None:
+        """Bring a schedule to where it was."""
+        schedule.load_state_dict({name: self.record[part][name] for name in _SCHEDULE})
+
+
+class Resumable(Protocol):
+    """A training that goes on exactly where it was."""
+
+    def parts(self) -> CheckpointParts:
+        """Everything that the next step depends on."""
+
+    def restore(self, parts: CheckpointParts) -> None:
+        """Go on from where `parts` was called.
+
+        Raises:
+            RuntimeError, KeyError, TypeError, ValueError: The parts are not of this training.
+        """
+
+
+def save_checkpoint(training: Resumable, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the one that is there stays until the new one is whole.
+
+    Args:
+        training: The training so far.
+        folder: Where ``checkpoint.safetensors`` is written or replaced.
+        identity: What is trained on what, and how: a checkpoint is only continued by the same.
+
+    Raises:
+        TomoSegError: ``output-unwritable``.
+    """
+    parts = training.parts()
     metadata = {
-        "state": json.dumps(asdict(trainer.state)),
+        "state": json.dumps(parts.record),
         "identity": json.dumps(identity, sort_keys=True),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.{os.getpid()}"
     try:
-        # Contiguous copies on the CPU: the same tensor may stand in two groups.
-        copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        # Copies: the same tensor may stand in two parts.
+        copies = {k: v.detach().cpu().contiguous().clone() for k, v in parts.tensors.items()}
         save_file(copies, temporary, metadata)
         os.replace(temporary, folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise TomoSegError(
+            "output-unwritable",
+            f"The checkpoint in {folder} cannot be written: {error}.",
+            "Free some space, or choose another --output; the last checkpoint is kept.",
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(trainer: Trainer, folder: Path, identity: Mapping[str, Any]) -> bool:
-    """Bring a new trainer to where a checkpoint was.
+def load_checkpoint(training: Resumable, folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Bring a new training to where a checkpoint was.
 
     Returns:
         Whether there was one.
 
     Raises:
-        TomoSegError: ``checkpoint-invalid`` (not a whole checkpoint, or of another network) or
-            ``checkpoint-different`` (of other data or options).
+        TomoSegError: See `read_checkpoint`.
+    """
+    parts = read_checkpoint(folder, identity)
+    if parts is None:
+        return False
+    try:
+        training.restore(parts)
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise _invalid(folder / FILE, str(error).splitlines()[0]) from None
+    return True
+
+
+def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> CheckpointParts | None:
+    """Read a checkpoint, if there is one.
+
+    Raises:
+        TomoSegError: ``checkpoint-invalid`` (not a whole checkpoint) or ``checkpoint-different``
+            (of another network, other data or options).
     """
     path = folder / FILE
     if not path.exists():
-        return False
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-        state, found = json.loads(metadata["state"]), json.loads(metadata["identity"])
+        record, found = json.loads(metadata["state"]), json.loads(metadata["identity"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _invalid(path, str(error)) from None
     wanted = json.loads(json.dumps(identity, sort_keys=True))
     if found != wanted:
-        changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
         raise TomoSegError(
             "checkpoint-different",
-            f"{folder} holds the training of something else: {', '.join(changed)} changed.",
+            f"{folder} holds the training of something else: "
+            f"{', '.join(_different(found, wanted))} changed.",
             "Choose another --output, or give --overwrite to start again.",
         )
-    try:
-        trainer.network.load_state_dict(_group(tensors, "network"))
-        for group, values in (("averaged", trainer.averaged), ("best", trainer.best)):
-            saved = _group(tensors, group)
-            for name, value in values.items():
-                value.copy_(saved[name])
-        optimizer = trainer.optimizer.state_dict()
-        for name, value in _group(tensors, "optimizer").items():
-            index, _, moment = name.partition("/")
-            optimizer["state"].setdefault(int(index), {})[moment] = value
-        trainer.optimizer.load_state_dict(optimizer)
-        trainer.state = TrainingState(**state)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise _invalid(path, str(error)) from None
-    if "losses" in tensors:
-        trainer.pending_losses = list(tensors["losses"].to(trainer.device))
-    return True
+    return CheckpointParts(tensors, record)
 
 
-def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = prefix + "/"
-    return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
+def _different(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted({*found, *wanted}):
+            yield from _different(found.get(name), wanted.get(name), f"{prefix}{name}.")
+    elif found != wanted:
+        yield prefix.rstrip(".") or "all"
 
 
 def _invalid(path: Path, reason: str) -> TomoSegError:
     return TomoSegError(
         "checkpoint-invalid",
-        f"{path} is not a whole checkpoint of this network: {reason}",
+        f"{path} is not a whole checkpoint of this training: {reason}.",
         "Give --overwrite to start again.",
+    )
+
+
+def all_finite(weights: Mapping[str, Tensor]) -> bool:
+    """Whether no weight is NaN or infinite."""
+    return all(
+        bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point()
     )

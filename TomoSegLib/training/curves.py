@@ -1,17 +1,53 @@
-"""Training curves as a picture."""
+"""Curves of a training, as TensorBoard's event files and as a picture."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+
+from TomoSegLib.imaging.io import atomic_path
+
+_COLUMNS = 3
 
 
-def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw loss and validation AUC against steps, and replace the picture at ``path``.
+class EventFiles:
+    """Writes scalars for TensorBoard; after a resumption, steps that are done again replace
+    those that were written.
 
     Args:
-        history: Entries with ``step``, ``loss`` and ``auc``; nothing is drawn without any.
+        folder: Where the event files go.
+        step: Step from which the training goes on.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=step)
+
+    def add(self, figures: Mapping[str, float], step: int, prefix: str) -> None:
+        """Add scalars of a step, named ``prefix/name``."""
+        for name, value in figures.items():
+            self._writer.add_scalar(f"{prefix}/{name.replace(' ', '-')}", value, step)
+
+    def __enter__(self) -> EventFiles:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+
+def draw_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw every figure of a training against its steps, and replace the picture at ``path``.
+
+    Args:
+        history: One entry a validation: ``step``, and figures named ``train NAME``, ``val NAME``
+            or otherwise; both kinds of NAME share a plot.
         path: PNG file.
     """
     if not history:
@@ -19,19 +55,28 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    names: dict[str, list[str]] = {}
+    for entry in history:
+        for key in entry:
+            if key != "step":
+                plot = key.removeprefix("train ").removeprefix("val ")
+                if key not in names.setdefault(plot, []):
+                    names[plot].append(key)
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    steps = [entry["step"] for entry in history]
-    loss_axes = figure.subplots()
-    loss_axes.plot(steps, [entry["loss"] for entry in history], color="tab:gray", label="loss")
-    loss_axes.set(xlabel="step", ylabel="training loss")
-    auc_axes = loss_axes.twinx()
-    auc_axes.plot(steps, [entry["auc"] for entry in history], "o-", color="tab:blue")
-    auc_axes.set_ylabel("AUC of the validation volumes", color="tab:blue")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (plot, keys) in zip(axes, names.items(), strict=False):
+        for key in keys:
+            points = [(entry["step"], entry[key]) for entry in history if key in entry]
+            colour = "tab:blue" if key.startswith("val ") else "tab:gray"
+            axis.plot(*zip(*points, strict=True), ".-", color=colour, label=key)
+        axis.set(title=plot, xlabel="step")
+        if len(keys) > 1:
+            axis.legend(fontsize="small")
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

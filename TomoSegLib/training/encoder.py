@@ -26,7 +26,7 @@ from TomoSegLib.refinement.calibration import choose_refinement
 from TomoSegLib.tomography.directions import parse_directions
 from TomoSegLib.training.calibration import calibrate
 from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
-from TomoSegLib.training.curves import draw_curves
+from TomoSegLib.training.curves import draw_history
 from TomoSegLib.training.slices import LabelledVolume, SliceSampler
 from TomoSegLib.training.weak_supervision import Trainer, TrainingOptions
 
@@ -140,7 +140,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
     try:
         _train(trainer, folder, identity, tell, stop)
     finally:
-        draw_curves(trainer.state.history, what.output / "curves.png")
+        draw_history(trainer.state.history, what.output / "curves.png")
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
     save_checkpoint(trainer, folder, identity)
     if not trainer.finished:

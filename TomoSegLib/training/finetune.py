@@ -16,14 +16,9 @@ import torch
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.pretraining.checkpoint import (
-    FILE,
-    invalid_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
-from TomoSegLib.pretraining.curves import EventFiles, draw_history
 from TomoSegLib.pretraining.weights import begin_with
+from TomoSegLib.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from TomoSegLib.training.curves import EventFiles, draw_history
 from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
     PreparedLabels,
@@ -88,12 +83,11 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
     if plan.pretrained is not None:
         begin_with(network, plan.pretrained)
     folder, identity = what.output / "checkpoint", plan.identity()
-    parts = None
     if what.overwrite:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(what.output / "tensorboard", ignore_errors=True)
     else:  # before anything is read: what cannot go on is told at once
-        parts = read_checkpoint(folder, identity)
+        read_checkpoint(folder, identity)
 
     train, validation = _prepared(plan, tell)
     refuse_missing_classes(train, what.labels)
@@ -107,14 +101,10 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
         what.device,
         what.workers,
     )
-    if parts is not None:
-        try:
-            trainer.restore(parts)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise invalid_checkpoint(folder / FILE, str(error).splitlines()[0]) from None
+    load_checkpoint(trainer, folder, identity)
     _train(trainer, what.output, identity, tell, stop)
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
-    write_checkpoint(folder, trainer.parts(), identity)
+    save_checkpoint(trainer, folder, identity)
     return _saved(plan, trainer, tell) if trainer.finished else None
 
 
@@ -159,7 +149,7 @@ def _train(
                     figures["Dice"] = last["mean Dice"]
             tell("train", state.step, options.steps, figures)
             if state.step % options.validate_every == 0:
-                write_checkpoint(output / "checkpoint", trainer.parts(), identity)
+                save_checkpoint(trainer, output / "checkpoint", identity)
 
 
 def _saved(plan: Plan, trainer: Finetuner, tell: Progress) -> ModelFolder:

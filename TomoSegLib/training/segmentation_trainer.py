@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.pretraining.checkpoint import CheckpointParts, all_finite
-from TomoSegLib.pretraining.loader import ignore_interrupts, order
-from TomoSegLib.pretraining.options import Precision, chosen_precision
+from TomoSegLib.training.checkpoint import CheckpointParts, all_finite
+from TomoSegLib.training.loader import Batch, load, order
+from TomoSegLib.training.precision import Precision, arithmetic
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
 
@@ -42,7 +40,7 @@ class FinetuningOptions:
         overlap: Of sliding windows, as a fraction of their sides.
         flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
         augmentation: Strength of changes of intensity; 0 for none.
-        precision: Of the network's arithmetic, see `PretrainingOptions`.
+        precision: Of the network's arithmetic, see `TomoSegLib.training.precision`.
         seed: Everything random follows from it.
     """
 
@@ -139,17 +137,10 @@ class Finetuner:
             factor=options.plateau_factor,
             patience=options.plateau_patience,
         )
-        precision = chosen_precision(options.precision, self.device)
-        self._autocast = partial(
-            torch.autocast,
-            self.device.type,
-            dtype=getattr(torch, precision),
-            enabled=precision != "float32",
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
+        self._autocast, self.scaler = arithmetic(options.precision, self.device)
         self.state = FinetuningState()
         self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self._batches: Iterator[dict[str, Tensor]] | None = None
+        self._batches: Iterator[Batch] | None = None
 
     @property
     def finished(self) -> bool:
@@ -168,16 +159,8 @@ class Finetuner:
         options, state = self.options, self.state
         if self._batches is None:
             steps = order(self._cases, options.batch_size, options.seed, state.step, options.steps)
-            self._batches = iter(
-                DataLoader(
-                    self.patches,
-                    batch_sampler=steps,
-                    num_workers=self.workers,
-                    worker_init_fn=ignore_interrupts,
-                    pin_memory=self.device.type == "cuda",
-                )
-            )
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in next(self._batches).items()}
+            self._batches = load(self.patches, steps, self.workers, self.device)
+        batch = next(self._batches)
         self.network.train()
         with self._autocast():
             logits = self.network(batch["image"])
@@ -267,9 +250,7 @@ class Finetuner:
             RuntimeError, KeyError, TypeError, ValueError: The parts are not of this training.
         """
         self.network.load_state_dict(parts.get("network"))
-        best = parts.get("best")
-        for name, value in self.best.items():
-            value.copy_(best[name])
+        parts.fill("best", self.best)
         parts.get_optimizer("optimizer", self.optimizer)
         parts.get_schedule("schedule", self.schedule)
         if parts.record["scaler"]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.encoders import EvidenceEncoder
+from TomoSegLib.training.checkpoint import CheckpointParts
 from TomoSegLib.training.slices import SliceSampler, augment
 
 NoiseRemedy = Literal["none", "mil", "top-k", "small-loss"]
@@ -369,3 +370,24 @@ class Trainer:
             self.step()
             if on_step is not None:
                 on_step(self.state)
+
+    def parts(self) -> CheckpointParts:
+        """Everything that the next step depends on; learning rates follow from the step."""
+        parts = CheckpointParts(record=asdict(self.state))
+        parts.put("network", self.network.state_dict())
+        parts.put("averaged", self.averaged)
+        parts.put("best", self.best)
+        parts.put_moments("optimizer", self.optimizer)
+        if self.pending_losses:
+            parts.tensors["losses"] = torch.stack(self.pending_losses)
+        return parts
+
+    def restore(self, parts: CheckpointParts) -> None:
+        """Go on from where `parts` was called, see `Resumable`."""
+        self.network.load_state_dict(parts.get("network"))
+        parts.fill("averaged", self.averaged)
+        parts.fill("best", self.best)
+        parts.get_moments("optimizer", self.optimizer)
+        self.state = TrainingState(**parts.record)
+        if "losses" in parts.tensors:
+            self.pending_losses = list(parts.tensors["losses"].to(self.device))
