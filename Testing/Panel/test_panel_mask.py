@@ -1,5 +1,6 @@
 """The section Mask in the stand-in: preview, segments, undo, figures, and the way to the editor."""
 
+import json
 import math
 import sys
 import zipfile
@@ -12,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("panel_bench")
 pytest_plugins = ("panel_bench",)  # the fixtures
 
-from panel_bench import host, make_segment, reopen, run, slicer  # noqa: E402
+from panel_bench import ROOT, host, make_segment, reopen, run, slicer  # noqa: E402
 from TomoSegPanel import maskPreview, provenance, segments  # noqa: E402
 from TomoSegPanel.mask import MaskSettings, cutMask, makeMask, measure  # noqa: E402
 from TomoSegPanel.maskPreview import surface  # noqa: E402
 from TomoSegPanel.segments import SURFACE  # noqa: E402
+from TomoSegPanel.worker import WorkerProcess  # noqa: E402
 
 VOXEL_ML = 2.0 * 2.5 * 3.0 / 1000
 BLOB_VOXELS = 4 * 5 * 6
@@ -155,6 +157,203 @@ def test_the_preview_is_seen_in_all_views_and_kept_in_none(widget, heatmap, tmp_
     with zipfile.ZipFile(tmp_path / "scene.mrb") as bundle:
         names = " ".join(bundle.namelist())
     assert ".nrrd" in names and ".seg." not in names
+
+
+# -- masks that follow the image -------------------------------------------------------------------
+
+REFINER = """
+import json, os, sys, time
+sys.path[:0] = [{root!r}, {panel!r}]
+import numpy as np
+from TomoSegPanel.volumeFiles import readNrrd, writeNrrd
+mode = {mode!r}
+job = json.load(open(sys.argv[1], encoding="utf-8"))
+def say(**event):
+    print(json.dumps(event), flush=True)
+say(event="started", kind="refine-mask", pid=os.getpid(), version="0", protocol=1)
+if mode == "fails":
+    say(event="error", code="refinement-threshold", message="It is no use.", hint="Do more.")
+    sys.exit(2)
+if mode == "slow" or job["threshold"] == 1.5:
+    time.sleep(60)
+mask = (readNrrd(job["image"]) > 200) & (readNrrd(job["heatmap"]) > job["threshold"])
+mask[:, :, :12] = False
+assert readNrrd(job["agreement"]).max() == 1
+os.makedirs(os.path.dirname(job["output"]), exist_ok=True)
+writeNrrd(job["output"], mask.astype(np.uint8), np.eye(4))
+say(event="result", path=job["output"], data=dict(refinement=dict(method="graph-cut", level=0.3)))
+"""
+REFINED_VOXELS = 4 * 5 * 4
+
+
+@pytest.fixture
+def refiner(widget, tmp_path):
+    """Lets masks be refined as a mode says; the documents of the jobs."""
+    section, before = widget.panel.mask, widget.panel.mask.makeWorker
+    documents = []
+
+    def choose(mode):
+        script = tmp_path / f"refiner-{mode}.py"
+        script.write_text(REFINER.format(root=str(ROOT), panel=str(ROOT / "TomoSeg"), mode=mode))
+
+        def make(document, onEvent):
+            documents.append(json.loads(Path(document).read_text(encoding="utf-8")))
+            return WorkerProcess(document, onEvent, [sys.executable, str(script), document])
+
+        section.makeWorker = make
+        return documents
+
+    yield choose
+    section.makeWorker = before
+
+
+def choose_borders(widget, borders):
+    combo = widget.ui.bordersCombo
+    combo.setCurrentIndex(combo.findData(borders))
+    host.process()
+
+
+def preview_voxels(heatmap):
+    """How many voxels the previewed mask has."""
+    for node in previews():
+        if node.GetSegmentation().GetSegment("preview") is not None:
+            return int(slicer.util.arrayFromSegmentBinaryLabelmap(node, "preview", heatmap).sum())
+    return 0
+
+
+def test_borders_islands_and_sizes_begin_as_the_run_has_made_its_mask(widget, heatmap):
+    assert widget.ui.bordersCombo.currentData == "heatmap"
+    record = provenance.readRecord(heatmap)
+    record["refinement"] = {"method": "random-walker", "level": 0.35}
+    record["job"] |= {"components": "largest", "minimum_size_ml": 0.25}
+    heatmap.SetAttribute(provenance.RECORD, json.dumps(record))
+    widget.panel.mask.begin(heatmap)
+    host.process()
+    assert widget.ui.bordersCombo.currentData == "image"
+    assert widget.ui.componentsCombo.currentData == "largest"
+    assert widget.ui.minimumSizeSlider.value == widget._parameterNode.minimumSizeMl == 0.25
+    assert not widget.ui.smoothingSlider.enabled
+
+
+def test_a_segment_that_follows_the_image_says_how_it_was_refined(widget, heatmap, refiner):
+    documents = refiner("well")
+    choose_borders(widget, "image")
+    widget.ui.smoothingSlider.value = 2.0  # is for masks of the heatmap
+    assert documents == []  # nobody looks
+    segmentation, segment_id = make_segment(widget)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, heatmap)
+    assert mask.sum() == REFINED_VOXELS
+    settings = provenance.readSegmentRecord(segmentation, segment_id)["mask"]
+    assert settings["refinement"] == {"method": "graph-cut", "level": 0.3}
+    assert settings["smoothing_mm"] == 0
+    assert '"method":"graph-cut"' in _tag(segmentation, segment_id)
+    assert f"{REFINED_VOXELS * VOXEL_ML:.1f} ml, peak 2" in widget.ui.statisticsNote.text
+    (document,) = documents
+    assert document["kind"] == "refine-mask" and document["threshold"] == 0.8
+    assert document["model"] == "tiny-blob"  # whose card has the parameters, or the defaults
+
+
+def test_the_parameters_of_the_run_are_used_again(widget, heatmap, refiner):
+    documents = refiner("well")
+    record = provenance.readRecord(heatmap)
+    record["refinement"] = {"method": "random-walker", "level": 0.35}
+    heatmap.SetAttribute(provenance.RECORD, json.dumps(record))
+    choose_borders(widget, "image")
+    make_segment(widget)
+    assert documents[0]["refinement"] == record["refinement"] and "model" not in documents[0]
+
+
+def test_the_heatmap_s_mask_is_previewed_until_the_refined_one_comes(widget, heatmap, refiner):
+    documents = refiner("well")
+    widget.ui.previewCheckBox.click()
+    assert host.wait_for(lambda: preview_voxels(heatmap) == BLOB_VOXELS)
+    choose_borders(widget, "image")
+    assert "Refining" in widget.ui.bordersNote.text
+    assert preview_voxels(heatmap) == BLOB_VOXELS
+    assert host.wait_for(lambda: preview_voxels(heatmap) == REFINED_VOXELS)
+    assert widget.ui.bordersNote.text == ""
+    make_segment(widget)
+    assert len(documents) == 1  # what was previewed is kept
+    widget.ui.previewCheckBox.click()
+    choose_borders(widget, "heatmap")
+    assert host.wait_for(lambda: preview_voxels(heatmap) == BLOB_VOXELS)
+
+
+def test_of_many_thresholds_only_the_last_is_refined_and_an_older_one_is_given_up(
+    widget, heatmap, refiner
+):
+    documents = refiner("well")
+    widget.ui.previewCheckBox.click()
+    choose_borders(widget, "image")
+    widget.ui.thresholdSlider.value = 1.5  # takes a minute
+    assert host.wait_for(lambda: documents)
+    for value in (1.4, 1.3, 1.2, 1.1):
+        widget.ui.thresholdSlider.value = value
+        host.process(0.01)
+    assert host.wait_for(lambda: preview_voxels(heatmap) == REFINED_VOXELS)
+    assert [document["threshold"] for document in documents] == [1.5, 1.1]
+
+
+@pytest.mark.parametrize("previewed", [False, True])
+def test_a_mask_that_cannot_be_refined_is_the_heatmap_s_and_says_why(
+    widget, heatmap, refiner, monkeypatch, previewed
+):
+    documents, told = refiner("fails"), []
+    monkeypatch.setattr(slicer.util, "errorDisplay", told.append)
+    if previewed:
+        widget.ui.previewCheckBox.click()
+        choose_borders(widget, "image")
+        assert host.wait_for(lambda: "It is no use. Do more." in widget.ui.bordersNote.text)
+        assert host.wait_for(lambda: preview_voxels(heatmap) == BLOB_VOXELS)
+    choose_borders(widget, "image")
+    widget.ui.makeSegmentButton.click()
+    assert host.wait_for(lambda: widget.ui.makeSegmentButton.enabled)
+    assert len(told) == 1 and "It is no use." in told[0]
+    assert widget._parameterNode.segmentation is None
+    assert len(documents) == 1 + previewed  # the cause may have been gone
+    refiner("well")
+    make_segment(widget)
+    assert len(told) == 1
+
+
+def test_whoever_does_not_want_to_wait_takes_the_heatmap_s_mask(widget, heatmap, refiner):
+    documents = refiner("slow")
+    choose_borders(widget, "image")
+    widget.ui.makeSegmentButton.click()
+    assert host.wait_for(lambda: documents)
+    assert not widget.ui.makeSegmentButton.enabled
+    choose_borders(widget, "heatmap")
+    segmentation, segment_id = make_segment(widget)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, heatmap)
+    assert mask.sum() == BLOB_VOXELS
+
+
+def test_a_mask_cannot_follow_an_image_that_is_gone(widget, heatmap, volume, refiner):
+    refiner("well")
+    choose_borders(widget, "image")
+    plain = widget.ui.bordersCombo.toolTip
+    slicer.mrmlScene.RemoveNode(volume)
+    widget.panel.refresh()
+    combo = widget.ui.bordersCombo
+    assert not combo.enabled and combo.currentData == "heatmap"
+    assert combo.toolTip != plain and "no longer in the scene" in combo.toolTip
+    assert widget.ui.smoothingSlider.enabled
+    segmentation, segment_id = make_segment(widget)
+    assert "refinement" not in provenance.readSegmentRecord(segmentation, segment_id)["mask"]
+
+
+def test_a_scene_that_is_closed_while_a_mask_is_refined_leaves_nothing(widget, heatmap, refiner):
+    folder = Path(slicer.app.temporaryPath)
+    before = set(folder.glob("tomoseg-*"))
+    documents = refiner("slow")
+    choose_borders(widget, "image")
+    widget.ui.makeSegmentButton.click()
+    assert host.wait_for(lambda: documents)
+    assert set(folder.glob("tomoseg-*")) > before
+    host.close_scene()
+    host.process(0.1)
+    assert set(folder.glob("tomoseg-*")) <= before
+    assert widget.ui.statisticsNote.text == "" and widget.ui.bordersNote.text == ""
 
 
 # -- segments --------------------------------------------------------------------------------------

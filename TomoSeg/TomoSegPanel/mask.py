@@ -34,7 +34,7 @@ class MaskSettings:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """A mask, cut to its bounding box, with its figures.
 
@@ -68,12 +68,16 @@ def cutMask(heatmap: np.ndarray, spacing: Sequence[float], settings: MaskSetting
         spacing: Voxel size in mm, along ``(i, j, k)``.
         settings: How.
     """
-    mask = makeMask(heatmap, spacing, settings)
+    return maskOf(makeMask(heatmap, spacing, settings), heatmap, spacing)
+
+
+def maskOf(mask: np.ndarray, heatmap: np.ndarray, spacing: Sequence[float]) -> Mask:
+    """A mask ``[k, j, i]`` cut to its bounding box, with its figures of a heatmap on its grid."""
     box = boundingBox(mask)
     if box is None:
         none = {"volume_ml": 0.0, "peak": 0.0, "mean": 0.0}
         return Mask(np.zeros((0, 0, 0), np.uint8), (0, 0, 0), none)
-    inside = np.ascontiguousarray(mask[box])
+    inside = (mask[box] != 0).astype(np.uint8)
     values = heatmap[box][inside != 0]
     figures = {
         "volume_ml": values.size * math.prod(spacing) / 1000,

@@ -31,18 +31,24 @@ class MaskPreview:
     def __init__(self) -> None:
         self._background = Background()
         self._nodeId: str | None = None
-        self._next: tuple[Any, MaskSettings] | None = None
+        self._next: tuple[Any, MaskSettings, Mask | None] | None = None
         self._shown: tuple[Any, ...] | None = None
         self.isBusy = False
 
-    def update(self, heatmap: Any, settings: MaskSettings) -> None:
-        """Show the mask of a heatmap; a newer wish replaces one that has not begun."""
-        wish = (heatmap.GetID(), heatmap.GetImageData().GetMTime(), settings)
+    def update(self, heatmap: Any, settings: MaskSettings, made: Mask | None = None) -> None:
+        """Show the mask of a heatmap; a newer wish replaces one that has not begun.
+
+        Args:
+            heatmap: The heatmap.
+            settings: How its mask is made.
+            made: A mask that has been made of it already.
+        """
+        wish = (heatmap.GetID(), heatmap.GetImageData().GetMTime(), settings, made)
         if wish == self._shown:
             self._follow(heatmap)
             return
         self._shown = wish
-        self._next = (heatmap, settings)
+        self._next = (heatmap, settings, made)
         if not self.isBusy:
             self._advance()
 
@@ -58,7 +64,7 @@ class MaskPreview:
     def _advance(self) -> None:
         if self._next is None:
             return
-        (heatmap, settings), self._next = self._next, None
+        (heatmap, settings, made), self._next = self._next, None
         if heatmap is None or heatmap.GetImageData() is None:
             return
         array, spacing = slicer.util.arrayFromVolume(heatmap), heatmap.GetSpacing()
@@ -80,7 +86,7 @@ class MaskPreview:
             raise error
 
         self._background.run(
-            lambda: _segment(cutMask(array, spacing, settings), ijkToRas), show, failed
+            lambda: _segment(made or cutMask(array, spacing, settings), ijkToRas), show, failed
         )
 
     def _show(self, segment: Any, heatmap: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import slicer
@@ -12,6 +13,7 @@ from TomoSegPanel import display, segments
 from TomoSegPanel.background import Background
 from TomoSegPanel.mask import Mask, MaskSettings, cutMask
 from TomoSegPanel.maskPreview import MaskPreview
+from TomoSegPanel.maskRefiner import MaskRefiner, Wish, sourceOf
 from TomoSegPanel.provenance import (
     HEATMAP_ROLE,
     readRecord,
@@ -20,22 +22,38 @@ from TomoSegPanel.provenance import (
     writeSegmentRecord,
 )
 from TomoSegPanel.section import Section, fillCombo, selectData, signalsBlocked
+from TomoSegPanel.worker import WorkerProcess
 
 _AT_ONCE_MS = 50
 """A mask that is ready after this time is shown before the click returns."""
 
 
 class MaskSection(Section):
-    """Turns the chosen heatmap into a segment; everything that takes time is in the background."""
+    """Turns the chosen heatmap into a segment; everything that takes time is in the background.
+
+    Attributes:
+        makeWorker: Makes the workers that refine masks; tests put others in its place.
+    """
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self._preview = MaskPreview()
         self._history = segments.SegmentHistory()
         self._background = Background()
+        self.makeWorker: Any = WorkerProcess
+        self._refiner = MaskRefiner(
+            self._onRefined, lambda path, onEvent: self.makeWorker(path, onEvent)
+        )
         self._working = False
+        self._keepsWhenRefined = False
         self._rangeOf: tuple[str, float] | None = None
         ui = self.ui
+        self._bordersToolTip = ui.bordersCombo.toolTip
+        fillCombo(
+            ui.bordersCombo,
+            [("heatmap", _("As the heatmap")), ("image", _("Follow the image"))],
+            "heatmap",
+        )
         fillCombo(
             ui.componentsCombo,
             [
@@ -46,6 +64,7 @@ class MaskSection(Section):
             "all",
         )
         ui.thresholdSlider.connect("valueChanged(double)", self._chooseThreshold)
+        ui.bordersCombo.connect("currentIndexChanged(int)", self._chooseBorders)
         ui.componentsCombo.connect("currentIndexChanged(int)", self._chooseComponents)
         ui.makeSegmentButton.connect("clicked()", self.makeSegment)
         ui.undoSegmentButton.connect("clicked()", self.undo)
@@ -70,9 +89,11 @@ class MaskSection(Section):
             "previewCheckBox",
             "componentsCombo",
             "minimumSizeSlider",
-            "smoothingSlider",
         ):
             getattr(ui, name).setEnabled(heatmap is not None)
+        wish = self._refinement(heatmap)
+        # A refined mask is as smooth as its own parameters make it.
+        ui.smoothingSlider.setEnabled(heatmap is not None and wish is None)
         chosen = parameters.segmentation
         ui.makeSegmentButton.setEnabled(heatmap is not None and not self._working)
         ui.undoSegmentButton.setEnabled(self._history.canUndo() and not self._working)
@@ -80,7 +101,9 @@ class MaskSection(Section):
         ui.editSegmentButton.setEnabled(chosen is not None)
         ui.measureButton.setEnabled(chosen is not None and not self._working)
         if heatmap is not None and parameters.preview:
-            self._preview.update(heatmap, self._settings())
+            found = self._refiner.found
+            made = found.mask if found is not None else None
+            self._preview.update(heatmap, self._settings(), made)
         else:
             self._preview.hide()
 
@@ -90,12 +113,26 @@ class MaskSection(Section):
         if not display.isVolume(result):
             self.parameters.segmentation = result
         elif record is not None and "mask" in record:
-            self.parameters.threshold = float(record["mask"]["threshold"])
+            parameters, job = self.parameters, record["job"]
+            parameters.threshold = float(record["mask"]["threshold"])
+            parameters.borders = "image" if record.get("refinement") else "heatmap"
+            # As the run's own mask was made.
+            if job.get("components") in ("all", "largest", "peak"):
+                parameters.components = job["components"]
+            if isinstance(job.get("minimum_size_ml"), (int, float)):
+                parameters.minimumSizeMl = min(100.0, max(0.0, float(job["minimum_size_ml"])))
 
     # -- segments ----------------------------------------------------------------------------------
 
     def makeSegment(self) -> None:
         """Add the mask to the segmentation."""
+        if self._follows():
+            if self._refiner.error:
+                self._refiner.drop()  # its cause may be gone
+            self._keepsWhenRefined = True
+            self._setWorking(True)
+            self._keepRefined()
+            return
         heatmap, settings = self.heatmap, self._settings()
         array, spacing = slicer.util.arrayFromVolume(heatmap), heatmap.GetSpacing()
         heatmapId = heatmap.GetID()
@@ -169,8 +206,69 @@ class MaskSection(Section):
         self._setWorking(True)
         self._work(lambda: [(segmentId, task()) for segmentId, task in tasks], show)
 
-    def _keep(self, mask: Mask, heatmap: Any, settings: MaskSettings) -> None:
-        """Put a mask that has been made into the scene."""
+    def _keepRefined(self) -> None:
+        """Make a segment of the refined mask, if it is there and wanted."""
+        if not self._keepsWhenRefined or self._refiner.isBusy:
+            return
+        found, error, settings = self._refiner.found, self._refiner.error, self._settings()
+        self._keepsWhenRefined = False
+        self._setWorking(False)
+        if found is not None:
+            self._keep(found.mask, self.heatmap, settings, {"refinement": dict(found.refinement)})
+        elif error:
+            slicer.util.errorDisplay(
+                _("The mask cannot follow the image: {reason}").format(reason=error)
+            )
+
+    def _onRefined(self) -> None:
+        if self.parameters is not None:
+            self.refresh()
+            self._keepRefined()
+
+    def _follows(self) -> bool:
+        """Whether the mask follows the image's borders."""
+        chosen = self.parameters is not None and self.parameters.borders == "image"
+        return chosen and sourceOf(self.heatmap, self._isKnown)[0] is not None
+
+    def _isKnown(self, model: str) -> bool:
+        return self.panel.models.card(model) is not None
+
+    def _refinement(self, heatmap: Any) -> Wish | None:
+        """Show whether the mask can follow the image and does, and have it made if it does."""
+        parameters, ui = self.parameters, self.ui
+        source, reason = sourceOf(heatmap, self._isKnown)
+        ui.bordersCombo.setEnabled(source is not None)
+        ui.bordersCombo.setToolTip(reason or self._bordersToolTip)
+        wish = None
+        if source is not None and parameters.borders == "image":
+            wish = Wish(source, self._settings())
+        selectData(ui.bordersCombo, "image" if wish is not None else "heatmap")
+        if wish is None and self._keepsWhenRefined:  # the user has changed their mind
+            self._keepsWhenRefined = self._working = False
+            ui.statisticsNote.setText("")
+        if wish is not None and (parameters.preview or self._keepsWhenRefined):
+            self._refiner.want(wish, atOnce=self._keepsWhenRefined)
+        else:
+            self._refiner.drop()
+        note = ""
+        if self._refiner.error:
+            note = "⚠ " + _("The mask is the heatmap's: {reason}").format(
+                reason=self._refiner.error
+            )
+        elif self._refiner.isBusy:
+            note = _("Refining…")
+        ui.bordersNote.setText(note)
+        ui.bordersNote.setVisible(bool(note))
+        return wish
+
+    def _keep(
+        self,
+        mask: Mask,
+        heatmap: Any,
+        settings: MaskSettings,
+        further: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a mask that has been made into the scene; its record says how, and ``further``."""
         if mask.isEmpty:
             slicer.util.infoDisplay(
                 _("The mask is empty: lower the threshold or the size of the smallest island.")
@@ -187,7 +285,7 @@ class MaskSection(Section):
         labels = record["model"]["labels"] if record is not None else [{}]
         segmentId = segments.addSegment(mask, heatmap, node, labels[0])
         content = {
-            "mask": settings.record(),
+            "mask": {**settings.record(), **(further or {})},
             "figures": dict(mask.figures),
             "heatmap_name": heatmap.GetName(),
             "run": record,
@@ -208,7 +306,8 @@ class MaskSection(Section):
         """Of `Section`."""
         self._preview.hide()
         self._background.forget()
-        self._working = False
+        self._refiner.clear()
+        self._working = self._keepsWhenRefined = False
         self._history.clear()
         self._rangeOf = None
         self.ui.statisticsNote.setText("")
@@ -216,11 +315,14 @@ class MaskSection(Section):
     def hidden(self) -> None:
         """Of `Section`."""
         self._preview.hide()
+        if not self._keepsWhenRefined:
+            self._refiner.drop()
 
     def cleanup(self) -> None:
         """Of `Section`."""
         self._preview.hide()
         self._background.forget()
+        self._refiner.clear()
 
     def _work(self, function: Any, onDone: Any) -> None:
         def failed(error: Exception) -> None:
@@ -241,7 +343,7 @@ class MaskSection(Section):
             parameters.threshold,
             parameters.components,
             parameters.minimumSizeMl,
-            parameters.smoothingMm,
+            0.0 if self._follows() else parameters.smoothingMm,
         )
 
     def _fitSlider(self, heatmap: Any) -> None:
@@ -260,6 +362,10 @@ class MaskSection(Section):
     def _chooseThreshold(self, value: float) -> None:
         if self.parameters is not None:
             self.parameters.threshold = value
+
+    def _chooseBorders(self, index: int) -> None:
+        if self.parameters is not None:
+            self.parameters.borders = self.ui.bordersCombo.itemData(index)
 
     def _chooseComponents(self, index: int) -> None:
         if self.parameters is not None:

@@ -53,6 +53,7 @@ class TomoSegParameterNode:
     showAbove: Annotated[float, WithinRange(0, 1)] = 0.25
     legend: bool = True
     threshold: float = 0.0
+    borders: str = "heatmap"
     preview: bool = False
     components: str = "all"
     minimumSizeMl: Annotated[float, WithinRange(0, 100)] = 0.0

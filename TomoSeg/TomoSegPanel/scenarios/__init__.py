@@ -14,7 +14,16 @@ from collections.abc import Callable, Sequence
 
 import slicer
 
-from TomoSegPanel.scenarios import failures, geometry, inputs, interruptions, models, runs, settings
+from TomoSegPanel.scenarios import (
+    failures,
+    geometry,
+    inputs,
+    interruptions,
+    masks,
+    models,
+    runs,
+    settings,
+)
 from TomoSegPanel.scenarios.bench import Bench
 
 Scenario = Callable[[Bench], None]
@@ -23,6 +32,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *inputs.SCENARIOS,
     *models.SCENARIOS,
     *runs.SCENARIOS,
+    *masks.SCENARIOS,
     *settings.SCENARIOS,
     *geometry.SCENARIOS,
     *interruptions.SCENARIOS,
