@@ -189,7 +189,7 @@ def models():
     return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLModelNode")
-        if node.GetName().startswith("TomoSeg")
+        if node.GetName().startswith("TomoSeg ")
     ]
 
 
