@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.planes_training import TASKS, PlaneTrainer, PlaneTraining
 from TomoSegLib.pretraining.weights import save_pretrained
 from TomoSegLib.studies.study import Study
-from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
-from TomoSegLib.training.curves import draw_history
+from TomoSegLib.training.stepwise import train_steps
 
 REPORT = "report.json"
 _DRAWN = 6
@@ -129,21 +128,9 @@ def pretrain_planes(
         network, train, validation, what.planes, what.training, what.device, what.workers
     )
     identity = _identity(what, kinds, train, validation)
-    folder = what.output / "checkpoint"
-    if what.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        load_checkpoint(trainer, folder, identity)
-    try:
-        while not trainer.finished and not stop():
-            figures = trainer.step()
-            tell("train", trainer.state.step, what.training.steps, figures)
-            if trainer.state.step % what.training.validate_every == 0:
-                save_checkpoint(trainer, folder, identity)
-    finally:
-        draw_history(trainer.state.history, what.output / "curves.png")
-    save_checkpoint(trainer, folder, identity)
-    if not trainer.finished:
+    if not train_steps(
+        trainer, what.output, identity, what.overwrite, partial(tell, "train"), stop
+    ):
         return None
     report = _report(what, trainer, kinds, train, validation)
     weights = {

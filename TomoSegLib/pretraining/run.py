@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +21,7 @@ from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.presets import PRESETS, Preset, build_task
 from TomoSegLib.pretraining.trainer import Pretrainer
 from TomoSegLib.pretraining.weights import save_pretrained
-from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
-from TomoSegLib.training.curves import EventFiles, draw_history
-
-CURVES_EVERY = 20
-"""Steps between the points of TensorBoard's curves."""
+from TomoSegLib.training.stepwise import train_steps
 
 Stage = Literal["cubes", "train"]
 Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
@@ -104,49 +99,18 @@ def pretrain(
         return False
     trainer = _trainer(what, preset, options, volumes, files)
     identity = _identity(what, preset, options, volumes)
-    folder = what.output / "checkpoint"
-    if what.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(what.output / "tensorboard", ignore_errors=True)
-    else:
-        load_checkpoint(trainer, folder, identity)
-    _train(trainer, what.output, identity, tell, stop)
-    # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
-    save_checkpoint(trainer, folder, identity)
-    if not trainer.finished:
+
+    def tell_step(done: int, total: int, figures: Mapping[str, float]) -> None:
+        losses = {k: v for k, v in figures.items() if not k.endswith("accuracy")}
+        tell("train", done, total, losses)
+
+    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop):
         return False
     weights = trainer.best
     if not trainer.task.trains_decoder:
         weights = {k: v for k, v in weights.items() if is_encoder_weight(k)}
     save_pretrained(what.output, weights, _record(what, preset, trainer, volumes))
     return True
-
-
-def _train(
-    trainer: Pretrainer,
-    output: Path,
-    identity: Mapping[str, Any],
-    tell: Progress,
-    stop: Callable[[], bool],
-) -> None:
-    options, state = trainer.options, trainer.state
-    with EventFiles(output / "tensorboard", state.step) as events:
-        while not trainer.finished and not stop():
-            figures = trainer.step()
-            if state.step % CURVES_EVERY == 0:
-                events.add(figures, state.step, "train")
-            if state.history and state.history[-1]["step"] == state.step:
-                validated = {
-                    k.removeprefix("val "): v
-                    for k, v in state.history[-1].items()
-                    if k.startswith("val ") or k == "learning rate"
-                }
-                events.add(validated, state.step, "validation")
-                draw_history(state.history, output / "curves.png")
-            losses = {k: v for k, v in figures.items() if not k.endswith("accuracy")}
-            tell("train", state.step, options.steps, losses)
-            if state.step % options.validate_every == 0:
-                save_checkpoint(trainer, output / "checkpoint", identity)
 
 
 def _check(what: Pretraining) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.adversary import (
     ModalityDiscriminator,
@@ -23,33 +20,11 @@ from TomoSegLib.pretraining.adversary import (
 from TomoSegLib.pretraining.cubes import CubePool
 from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.tasks import CubeDataset, Outcome, PretextTask
-from TomoSegLib.training.checkpoint import CheckpointParts, all_finite
-from TomoSegLib.training.loader import Batch, load, order, validation_order
-from TomoSegLib.training.precision import arithmetic
+from TomoSegLib.training.loader import load, validation_order
+from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
 
 
-@dataclass
-class PretrainingState:
-    """What a pre-training has come to.
-
-    Attributes:
-        step: Steps done.
-        best_loss: Least validation loss so far.
-        best_step: Step of the weights that are kept.
-        history: One entry a validation.
-        sums: Sums of the figures of the steps since the last validation.
-        counted: Their number.
-    """
-
-    step: int = 0
-    best_loss: float = math.inf
-    best_step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    counted: int = 0
-
-
-class Pretrainer:
+class Pretrainer(StepwiseTrainer):
     """Trains a U-Net on a pretext task.
 
     Args:
@@ -67,6 +42,11 @@ class Pretrainer:
         worked_s: Time that steps have taken in all.
     """
 
+    network: UNet3D
+    options: PretrainingOptions
+    state: LossState
+    remedy = "Lower the learning rates, or give --clip"
+
     def __init__(
         self,
         network: UNet3D,
@@ -77,10 +57,9 @@ class Pretrainer:
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> None:
-        self.options, self.workers = options, workers
-        self.device = torch.device(device)
         # In this layout convolutions take a third less time on a CPU; results come in it too.
-        self.network: UNet3D = network.to(self.device, memory_format=torch.channels_last_3d)
+        network.to(torch.device(device), memory_format=torch.channels_last_3d)
+        super().__init__(network, options, LossState(), device, workers)
         self.task = task.to(self.device)
         self.train_data = CubeDataset(train, task.prepare, (options.seed, 1))
         self.validation_data = CubeDataset(validation, task.prepare, (options.seed, 2))
@@ -101,33 +80,17 @@ class Pretrainer:
             )
             for name, optimizer in self.optimizers.items()
         }
-        self._autocast, self.scaler = arithmetic(options.precision, self.device)
+        self.resumed["task"] = self.task
+        if self.discriminator is not None:
+            self.resumed["discriminator"] = self.discriminator
+        self.resumed |= {f"optimizer-{name}": value for name, value in self.optimizers.items()}
+        self.resumed |= {f"schedule-{name}": value for name, value in self.schedules.items()}
         self.waited_s = self.worked_s = 0.0
-        self.state = PretrainingState()
-        self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self._batches: Iterator[Batch] | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.state.step >= self.options.steps
 
     def step(self) -> dict[str, float]:
-        """One step of all optimisers, and a validation where it is due.
-
-        Returns:
-            Losses and other figures of the step.
-
-        Raises:
-            TomoSegError: ``training-diverged`` if the loss or a weight is not finite.
-        """
         options, state = self.options, self.state
         begun = time.perf_counter()
-        if self._batches is None:
-            cubes = len(self.train_data.pool)
-            steps = order(cubes, options.batch_size, options.seed, state.step, options.steps)
-            self._batches = load(self.train_data, steps, self.workers, self.device)
-        batch = next(self._batches)
+        batch = self._next_batch(self.train_data, len(self.train_data.pool))
         self.waited_s += time.perf_counter() - begun
         self.network.train()
         self.task.train()
@@ -144,8 +107,7 @@ class Pretrainer:
             total = total + term
         told = {name: float(value.detach()) for name, value in figures.items()}
         told["total"] = float(total.detach())
-        if not math.isfinite(told["total"]):
-            raise _diverged(f"The loss is no longer a number at step {state.step + 1}")
+        self._check_loss(told["total"])
         self.scaler.scale(total).backward()
         if options.clip:
             self.scaler.unscale_(self.optimizers["network"])
@@ -156,13 +118,10 @@ class Pretrainer:
             if any(p.grad is not None for g in optimizer.param_groups for p in g["params"]):
                 self.scaler.step(optimizer)
         self.scaler.update()
-        state.step += 1
         for name, figure in told.items():
             state.sums[name] = state.sums.get(name, 0.0) + figure
-        state.counted += 1
         self.worked_s += time.perf_counter() - begun
-        if state.step % options.validate_every == 0 or state.step == options.steps:
-            self._validate()
+        self._count_step()
         return told
 
     def _game(
@@ -203,8 +162,7 @@ class Pretrainer:
     def _validate(self) -> None:
         """Record what the steps since the last time came to; keep the best weights."""
         state = self.state
-        if not all_finite(self.network.state_dict()):
-            raise _diverged(f"Weights are no longer numbers at step {state.step}")
+        self._check_weights()
         entry = {"step": float(state.step)}
         entry |= {f"train {k}": v / state.counted for k, v in state.sums.items()}
         state.sums, state.counted = {}, 0
@@ -216,8 +174,8 @@ class Pretrainer:
         entry["learning rate"] = self.optimizers["network"].param_groups[0]["lr"]
         state.history.append(entry)
         if loss < state.best_loss:
-            state.best_loss, state.best_step = loss, state.step
-            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+            state.best_loss = loss
+            self._keep_weights()
 
     def _measured(self) -> dict[str, float]:
         """Mean losses and figures over the validation cubes, without the adversary's."""
@@ -246,50 +204,6 @@ class Pretrainer:
         weights = self.options.weights
         return torch.stack([weights.get(k, 1.0) * v for k, v in outcome.losses.items()]).sum()
 
-    def parts(self) -> CheckpointParts:
-        """Everything that the next step depends on."""
-        parts = CheckpointParts()
-        for name, module in self._modules().items():
-            parts.put(name, module.state_dict())
-        parts.put("best", self.best)
-        for name, optimizer in self.optimizers.items():
-            parts.put_optimizer(f"optimizer-{name}", optimizer)
-            parts.put_schedule(f"schedule-{name}", self.schedules[name])
-        parts.record["scaler"] = self.scaler.state_dict()
-        parts.record["state"] = asdict(self.state)
-        return parts
-
-    def restore(self, parts: CheckpointParts) -> None:
-        """Go on from where `parts` was called.
-
-        Raises:
-            RuntimeError, KeyError, TypeError, ValueError: The parts are not of this training.
-        """
-        for name, module in self._modules().items():
-            module.load_state_dict(parts.get(name))
-        parts.fill("best", self.best)
-        for name, optimizer in self.optimizers.items():
-            parts.get_optimizer(f"optimizer-{name}", optimizer)
-            parts.get_schedule(f"schedule-{name}", self.schedules[name])
-        if parts.record["scaler"]:
-            self.scaler.load_state_dict(parts.record["scaler"])
-        self.state = PretrainingState(**parts.record["state"])
-        self._batches = None
-
-    def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"network": self.network, "task": self.task}
-        if self.discriminator is not None:
-            modules["discriminator"] = self.discriminator
-        return modules
-
 
 def _share_right(logits: Tensor, modality: Tensor) -> Tensor:
     return ((logits > 0) == (modality > 0)).float().mean()
-
-
-def _diverged(what: str) -> TomoSegError:
-    return TomoSegError(
-        "training-diverged",
-        f"{what}.",
-        "Lower the learning rates, or give --clip; the last checkpoint holds the last good state.",
-    )

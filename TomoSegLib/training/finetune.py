@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,7 @@ from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.weights import begin_with
-from TomoSegLib.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from TomoSegLib.training.curves import EventFiles, draw_history
+from TomoSegLib.training.checkpoint import read_checkpoint
 from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
     PreparedLabels,
@@ -28,14 +26,13 @@ from TomoSegLib.training.segmentation_data import (
 from TomoSegLib.training.segmentation_plan import Finetuning, Plan, make_plan
 from TomoSegLib.training.segmentation_scores import mean_dice, score_cases, write_scores
 from TomoSegLib.training.segmentation_trainer import Finetuner
+from TomoSegLib.training.stepwise import train_steps
 
 MODEL = "model"
 RECORD = "finetuning.json"
 
 Stage = Literal["read", "train", "test"]
 Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
-
-_CURVES_EVERY = 20
 
 
 class _Stopped(Exception):
@@ -82,12 +79,9 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
     network = UNet3D(len(plan.channels), len(what.labels) + 1, plan.features)
     if plan.pretrained is not None:
         begin_with(network, plan.pretrained)
-    folder, identity = what.output / "checkpoint", plan.identity()
-    if what.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(what.output / "tensorboard", ignore_errors=True)
-    else:  # before anything is read: what cannot go on is told at once
-        read_checkpoint(folder, identity)
+    identity = plan.identity()
+    if not what.overwrite:  # before anything is read: what cannot go on is told at once
+        read_checkpoint(what.output / "checkpoint", identity)
 
     train, validation = _prepared(plan, tell)
     refuse_missing_classes(train, what.labels)
@@ -101,11 +95,15 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
         what.device,
         what.workers,
     )
-    load_checkpoint(trainer, folder, identity)
-    _train(trainer, what.output, identity, tell, stop)
-    # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
-    save_checkpoint(trainer, folder, identity)
-    return _saved(plan, trainer, tell) if trainer.finished else None
+
+    def tell_step(done: int, total: int, figures: Mapping[str, float]) -> None:
+        last = trainer.state.history[-1] if trainer.state.history else {}
+        dice = {"Dice": last["mean Dice"]} if "mean Dice" in last else {}
+        tell("train", done, total, {**figures, **dice})
+
+    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop):
+        return None
+    return _saved(plan, trainer, tell)
 
 
 def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[PreparedLabels]]:
@@ -123,33 +121,6 @@ def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[Pr
         )
         tell("read", len(prepared), len(cases), {})
     return prepared[: len(plan.used)], prepared[len(plan.used) :]
-
-
-def _train(
-    trainer: Finetuner,
-    output: Path,
-    identity: Mapping[str, Any],
-    tell: Progress,
-    stop: Callable[[], bool],
-) -> None:
-    options, state = trainer.options, trainer.state
-    with EventFiles(output / "tensorboard", state.step) as events:
-        while not trainer.finished and not stop():
-            loss = trainer.step()
-            if state.step % _CURVES_EVERY == 0:
-                events.add({"loss": loss}, state.step, "train")
-            figures = {"loss": loss}
-            if state.history:
-                last = state.history[-1]
-                if last["step"] == state.step:
-                    shown = {k: v for k, v in last.items() if k not in ("step", "train loss")}
-                    events.add(shown, state.step, "validation")
-                    draw_history(state.history, output / "curves.png")
-                if "mean Dice" in last:
-                    figures["Dice"] = last["mean Dice"]
-            tell("train", state.step, options.steps, figures)
-            if state.step % options.validate_every == 0:
-                save_checkpoint(trainer, output / "checkpoint", identity)
 
 
 def _saved(plan: Plan, trainer: Finetuner, tell: Progress) -> ModelFolder:

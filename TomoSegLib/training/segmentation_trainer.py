@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +12,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.training.checkpoint import CheckpointParts, all_finite
-from TomoSegLib.training.loader import Batch, load, order
-from TomoSegLib.training.precision import Precision, arithmetic
+from TomoSegLib.training.precision import Precision
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
+from TomoSegLib.training.stepwise import StepState, StepwiseTrainer
 
 Loss = Literal["dice", "dice-ce", "noise-tolerant"]
 
@@ -64,28 +62,20 @@ class FinetuningOptions:
 
 
 @dataclass
-class FinetuningState:
+class FinetuningState(StepState):
     """What a fine-tuning has come to.
 
     Attributes:
-        step: Steps done.
         best_score: Highest mean Dice of the validation cases so far; without any, the least
             training loss, negative.
-        best_step: Step of the weights that are kept.
-        history: One entry a validation.
         loss_sum: Sum of the losses since the last validation.
-        counted: Their number.
     """
 
-    step: int = 0
     best_score: float = -math.inf
-    best_step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
     loss_sum: float = 0.0
-    counted: int = 0
 
 
-class Finetuner:
+class Finetuner(StepwiseTrainer):
     """Trains a U-Net on labelled cases.
 
     Args:
@@ -98,6 +88,10 @@ class Finetuner:
         device: Where it runs.
         workers: Processes that draw patches; their number changes nothing about the result.
     """
+
+    network: UNet3D
+    options: FinetuningOptions
+    state: FinetuningState
 
     def __init__(
         self,
@@ -114,10 +108,10 @@ class Finetuner:
 
         from TomoSegLib.training.noise_tolerant import NoiseTolerantLoss
 
-        self.options, self.workers, self.background = options, workers, background
-        self.device = torch.device(device)
         # In this layout convolutions take a third less time on a CPU.
-        self.network: UNet3D = network.to(self.device, memory_format=torch.channels_last_3d)
+        network.to(torch.device(device), memory_format=torch.channels_last_3d)
+        super().__init__(network, options, FinetuningState(), device, workers)
+        self.background = background
         self.validation, self.label_names = validation, label_names
         self.patches = PatchDataset(
             train, options.patch, background, options.flips, options.augmentation, options.seed
@@ -137,52 +131,27 @@ class Finetuner:
             factor=options.plateau_factor,
             patience=options.plateau_patience,
         )
-        self._autocast, self.scaler = arithmetic(options.precision, self.device)
-        self.state = FinetuningState()
-        self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self._batches: Iterator[Batch] | None = None
+        self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
 
-    @property
-    def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.state.step >= self.options.steps
-
-    def step(self) -> float:
-        """One optimiser step, and a validation where it is due.
-
-        Returns:
-            The loss.
-
-        Raises:
-            TomoSegError: ``training-diverged`` if the loss or a weight is not finite.
-        """
-        options, state = self.options, self.state
-        if self._batches is None:
-            steps = order(self._cases, options.batch_size, options.seed, state.step, options.steps)
-            self._batches = load(self.patches, steps, self.workers, self.device)
-        batch = next(self._batches)
+    def step(self) -> dict[str, float]:
+        batch = self._next_batch(self.patches, self._cases)
         self.network.train()
         with self._autocast():
             logits = self.network(batch["image"])
         loss = self.loss(logits.float(), batch["classes"])
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _diverged(f"The loss is no longer a number at step {state.step + 1}")
+        self._check_loss(value)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        state.step += 1
-        state.loss_sum += value
-        state.counted += 1
-        if state.step % options.validate_every == 0 or state.step == options.steps:
-            self._validate()
-        return value
+        self.state.loss_sum += value
+        self._count_step()
+        return {"loss": value}
 
     def _validate(self) -> None:
         state = self.state
-        if not all_finite(self.network.state_dict()):
-            raise _diverged(f"Weights are no longer numbers at step {state.step}")
+        self._check_weights()
         entry = {"step": float(state.step), "train loss": state.loss_sum / state.counted}
         state.loss_sum, state.counted = 0.0, 0
         if self.validation:
@@ -198,8 +167,8 @@ class Finetuner:
         state.history.append(entry)
         # Without validation cases a lower training loss says nothing: the last weights are kept.
         if score > state.best_score or not self.validation:
-            state.best_score, state.best_step = max(score, state.best_score), state.step
-            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+            state.best_score = max(score, state.best_score)
+            self._keep_weights()
 
     @torch.no_grad()
     def _dice(self, case: PreparedLabels) -> list[float]:
@@ -231,37 +200,3 @@ class Finetuner:
                 2 * int((mask & reference).sum()) / total if reference.any() else float("nan")
             )
         return values
-
-    def parts(self) -> CheckpointParts:
-        """Everything that the next step depends on."""
-        parts = CheckpointParts()
-        parts.put("network", self.network.state_dict())
-        parts.put("best", self.best)
-        parts.put_optimizer("optimizer", self.optimizer)
-        parts.put_schedule("schedule", self.schedule)
-        parts.record["scaler"] = self.scaler.state_dict()
-        parts.record["state"] = asdict(self.state)
-        return parts
-
-    def restore(self, parts: CheckpointParts) -> None:
-        """Go on from where `parts` was called.
-
-        Raises:
-            RuntimeError, KeyError, TypeError, ValueError: The parts are not of this training.
-        """
-        self.network.load_state_dict(parts.get("network"))
-        parts.fill("best", self.best)
-        parts.get_optimizer("optimizer", self.optimizer)
-        parts.get_schedule("schedule", self.schedule)
-        if parts.record["scaler"]:
-            self.scaler.load_state_dict(parts.record["scaler"])
-        self.state = FinetuningState(**parts.record["state"])
-        self._batches = None
-
-
-def _diverged(what: str) -> TomoSegError:
-    return TomoSegError(
-        "training-diverged",
-        f"{what}.",
-        "Lower --learning-rate; the last checkpoint holds the last good state.",
-    )

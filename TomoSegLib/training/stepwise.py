@@ -1,0 +1,239 @@
+"""What trainings that go step by step share: batches, best weights, checkpoints and curves."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset
+
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.training.checkpoint import (
+    CheckpointParts,
+    all_finite,
+    load_checkpoint,
+    save_checkpoint,
+)
+from TomoSegLib.training.curves import EventFiles, draw_history
+from TomoSegLib.training.loader import Batch, load, order
+from TomoSegLib.training.precision import Precision, arithmetic
+
+CURVES_EVERY = 20
+"""Steps between the points of TensorBoard's curves."""
+
+
+class StepOptions(Protocol):
+    """What all options of such a training have; the frozen dataclasses say what it means."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def validate_every(self) -> int: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass
+class StepState:
+    """What a training has come to.
+
+    Attributes:
+        step: Steps done.
+        best_step: Step of the weights that are kept.
+        history: One entry a validation.
+        counted: Steps since the last validation.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    counted: int = 0
+
+
+@dataclass
+class LossState(StepState):
+    """The same where the lowest loss is best.
+
+    Attributes:
+        best_loss: Least validation loss so far.
+        sums: Sums of the figures of the steps since the last validation.
+    """
+
+    best_loss: float = math.inf
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class StepwiseTrainer(ABC):
+    """Trains a network step by step, such that it goes on exactly where it was.
+
+    Args:
+        network: On its device.
+        options: How it is trained.
+        state: Of the beginning.
+        device: Where it runs.
+        workers: Processes that prepare batches; their number changes nothing about the result.
+
+    Attributes:
+        best: The weights that are kept.
+        resumed: Modules, optimisers and schedules by their names in a checkpoint.
+        remedy: What is said when a loss or a weight is no longer a number.
+    """
+
+    remedy = "Lower --learning-rate"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        options: StepOptions,
+        state: StepState,
+        device: torch.device | str,
+        workers: int,
+    ) -> None:
+        self.network: nn.Module = network
+        self.options, self.state, self.workers = options, state, workers
+        self.device = torch.device(device)
+        self._autocast, self.scaler = arithmetic(options.precision, self.device)
+        self.best = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.resumed: dict[str, nn.Module | Optimizer | ReduceLROnPlateau] = {"network": network}
+        self._batches: Iterator[Batch] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.state.step >= self.options.steps
+
+    @abstractmethod
+    def step(self) -> dict[str, float]:
+        """One optimiser step, and a validation where it is due.
+
+        Returns:
+            Losses and other figures of the step.
+
+        Raises:
+            TomoSegError: ``training-diverged`` if the loss or a weight is not finite.
+        """
+
+    @abstractmethod
+    def _validate(self) -> None:
+        """Record what the steps since the last time came to; keep the best weights."""
+
+    def _next_batch(self, data: Dataset[Batch], items: int) -> Batch:
+        options = self.options
+        if self._batches is None:
+            steps = order(items, options.batch_size, options.seed, self.state.step, options.steps)
+            self._batches = load(data, steps, self.workers, self.device)
+        return next(self._batches)
+
+    def _check_loss(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise self._diverged(f"The loss is no longer a number at step {self.state.step + 1}")
+
+    def _check_weights(self) -> None:
+        if not all_finite(self.network.state_dict()):
+            raise self._diverged(f"Weights are no longer numbers at step {self.state.step}")
+
+    def _diverged(self, what: str) -> TomoSegError:
+        hint = f"{self.remedy}; the last checkpoint holds the last good state."
+        return TomoSegError("training-diverged", f"{what}.", hint)
+
+    def _count_step(self) -> None:
+        self.state.step += 1
+        self.state.counted += 1
+        if self.state.step % self.options.validate_every == 0 or self.finished:
+            self._validate()
+
+    def _keep_weights(self) -> None:
+        self.state.best_step = self.state.step
+        self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+
+    def parts(self) -> CheckpointParts:
+        """Everything that the next step depends on."""
+        parts = CheckpointParts()
+        for name, value in self.resumed.items():
+            if isinstance(value, nn.Module):
+                parts.put(name, value.state_dict())
+            elif isinstance(value, Optimizer):
+                parts.put_optimizer(name, value)
+            else:
+                parts.put_schedule(name, value)
+        parts.put("best", self.best)
+        parts.record["scaler"] = self.scaler.state_dict()
+        parts.record["state"] = asdict(self.state)
+        return parts
+
+    def restore(self, parts: CheckpointParts) -> None:
+        """Go on from where `parts` was called, see `Resumable`."""
+        for name, value in self.resumed.items():
+            if isinstance(value, nn.Module):
+                value.load_state_dict(parts.get(name))
+            elif isinstance(value, Optimizer):
+                parts.get_optimizer(name, value)
+            else:
+                parts.get_schedule(name, value)
+        parts.fill("best", self.best)
+        if parts.record["scaler"]:
+            self.scaler.load_state_dict(parts.record["scaler"])
+        self.state = type(self.state)(**parts.record["state"])
+        self._batches = None
+
+
+def train_steps(
+    trainer: StepwiseTrainer,
+    output: Path,
+    identity: Mapping[str, Any],
+    overwrite: bool,
+    tell: Callable[[int, int, Mapping[str, float]], None],
+    stop: Callable[[], bool],
+) -> bool:
+    """Train from the last checkpoint on, with checkpoints, ``curves.png`` and TensorBoard's files.
+
+    Args:
+        trainer: A new one.
+        output: Folder of the run.
+        identity: See `save_checkpoint`.
+        overwrite: Start again.
+        tell: Called after every step with steps done, their number and the step's figures.
+        stop: Whether to stop before the next step.
+
+    Returns:
+        Whether all steps are done.
+    """
+    folder = output / "checkpoint"
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(output / "tensorboard", ignore_errors=True)
+    else:
+        load_checkpoint(trainer, folder, identity)
+    options, state = trainer.options, trainer.state
+    with EventFiles(output / "tensorboard", state.step) as events:
+        while not trainer.finished and not stop():
+            figures = trainer.step()
+            if state.step % CURVES_EVERY == 0:
+                events.add(figures, state.step, "train")
+            if state.history and state.history[-1]["step"] == state.step:
+                validated = {
+                    name.removeprefix("val "): value
+                    for name, value in state.history[-1].items()
+                    if name != "step" and not name.startswith("train ")
+                }
+                events.add(validated, state.step, "validation")
+                draw_history(state.history, output / "curves.png")
+            tell(state.step, options.steps, figures)
+            if state.step % options.validate_every == 0:
+                save_checkpoint(trainer, folder, identity)
+    # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
+    save_checkpoint(trainer, folder, identity)
+    return trainer.finished
