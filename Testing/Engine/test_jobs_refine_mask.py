@@ -155,6 +155,16 @@ def test_strokes_add_what_the_heatmap_missed_and_take_what_it_took(
     np.testing.assert_array_equal(plain, blank)
 
 
+def test_a_stroke_beside_a_lesion_takes_its_part_and_not_all(
+    soft: dict[str, Any], tmp_path: Path
+) -> None:
+    half = (distance((4, -3, 2)) < 7) & (np.arange(GEOMETRY.shape[2]) < 13)
+    soft["outside"] = write(tmp_path / "outside.nrrd", half.astype(np.uint8))
+    mask = refined(soft, tmp_path / "work")
+    rest = (distance((4, -3, 2)) < 7) & ~half
+    assert not mask[half].any() and mask[rest].mean() > 0.7
+
+
 def test_a_region_bounds_the_mask(soft: dict[str, Any], tmp_path: Path) -> None:
     soft["region"] = {"start": [0, 0, 0], "stop": [13, 20, 18]}
     mask = refined(soft, tmp_path / "work")

@@ -60,9 +60,10 @@ def find_seeds(
 
     A voxel is inside where ``heat >= inside * (1 + doubt * (1 - agreement))``: the less the
     directions agree, the hotter it has to be, and the more is left unsure. Where that is nowhere
-    so although there is a mask, its voxels that come nearest to it are inside. A voxel is outside
-    where ``heat < outside``, or where it is not allowed. Strokes come before the heatmap, and what
-    it says against them within `STROKE_REACH_MM` becomes unsure (this project's choices).
+    so although there is a mask, or strokes leave none, its voxels that come nearest to it are
+    inside. A voxel is outside where ``heat < outside``, or where it is not allowed. Strokes come
+    before the heatmap, and what it says against them within `STROKE_REACH_MM` becomes unsure (this
+    project's choices).
 
     Args:
         heat: ``(k, j, i)``, in units of the mask's threshold.
@@ -76,8 +77,7 @@ def find_seeds(
     certainty = heat / (settings.inside * (1 + settings.doubt * (1 - agreement)))
     inside = (certainty >= 1) & allowed
     if not inside.any():
-        in_mask = np.where((heat >= 1) & allowed, certainty, 0)
-        inside = (in_mask >= _HOTTEST * in_mask.max()) & (in_mask > 0)
+        inside = _hottest(certainty, (heat >= 1) & allowed)
     possible = (heat >= settings.outside) & allowed
     possible |= inside
     if extra_outside is not None:
@@ -89,7 +89,16 @@ def find_seeds(
     if extra_outside is not None:
         inside &= ~extra_outside
         possible &= ~extra_outside
+        if not inside.any():  # a stroke beside a small lesion must not take all of it
+            inside = _hottest(certainty, (heat >= 1) & possible)
     return Seeds(inside, possible & ~inside)
+
+
+def _hottest(certainty: Float32Array, places: BoolArray) -> BoolArray:
+    """Of some places, those that come nearest to being certain."""
+    values = np.where(places, certainty, 0)
+    hottest: BoolArray = (values >= _HOTTEST * values.max()) & (values > 0)
+    return hottest
 
 
 def _around(strokes: BoolArray, geometry: Geometry) -> BoolArray:
