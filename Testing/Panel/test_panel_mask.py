@@ -179,6 +179,10 @@ if mode == "slow" or job["threshold"] == 1.5:
 mask = (readNrrd(job["image"]) > 200) & (readNrrd(job["heatmap"]) > job["threshold"])
 mask[:, :, :12] = False
 assert readNrrd(job["agreement"]).max() == 1
+if "inside" in job:
+    mask |= readNrrd(job["inside"]) != 0
+if "outside" in job:
+    mask &= readNrrd(job["outside"]) == 0
 os.makedirs(os.path.dirname(job["output"]), exist_ok=True)
 writeNrrd(job["output"], mask.astype(np.uint8), np.eye(4))
 say(event="result", path=job["output"], data=dict(refinement=dict(method="graph-cut", level=0.3)))
@@ -340,6 +344,53 @@ def test_a_mask_cannot_follow_an_image_that_is_gone(widget, heatmap, volume, ref
     assert widget.ui.smoothingSlider.enabled
     segmentation, segment_id = make_segment(widget)
     assert "refinement" not in provenance.readSegmentRecord(segmentation, segment_id)["mask"]
+
+
+def paint(segmentation, name, heatmap, box):
+    """Paint a box of the heatmap's voxels into a segment."""
+    segment_id = segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
+    if not segment_id:
+        segment_id = segmentation.GetSegmentation().AddEmptySegment("", name)
+    array = np.zeros(slicer.util.arrayFromVolume(heatmap).shape, np.uint8)
+    array[box] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, segment_id, heatmap)
+    return segment_id
+
+
+def test_strokes_of_the_segment_editor_say_what_belongs_to_the_mask(widget, heatmap, refiner):
+    documents = refiner("well")
+    transform = turn()
+    heatmap.SetAndObserveTransformNodeID(transform.GetID())
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetAndObserveTransformNodeID(transform.GetID())
+    widget.ui.segmentationSelector.setCurrentNode(segmentation)
+    choose_borders(widget, "image")
+    added, taken = np.s_[3:5, 4:6, 18:21], np.s_[8:12, 9:10, 10:16]
+    paint(segmentation, "Inside", heatmap, added)
+    paint(segmentation, "outside", heatmap, taken)
+    paint(segmentation, "something else", heatmap, np.s_[15:17, 15:17, 15:17])
+    node, segment_id = make_segment(widget)
+    assert node is segmentation
+    expected = np.zeros(slicer.util.arrayFromVolume(heatmap).shape, bool)
+    expected[8:12, 9:14, 12:16] = True
+    expected[added], expected[taken] = True, False
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, heatmap)
+    np.testing.assert_array_equal(mask != 0, expected)
+    record = provenance.readSegmentRecord(segmentation, segment_id)["mask"]
+    assert record["strokes"] == ["inside", "outside"]
+    # Painted on, and previewed when the user comes back.
+    widget.ui.previewCheckBox.click()
+    assert host.wait_for(lambda: preview_voxels(heatmap) == expected.sum())
+    made = len(documents)
+    host.select("SegmentEditor")
+    more = np.s_[3:5, 4:6, 18:23]
+    paint(segmentation, "Inside", heatmap, more)
+    host.select("TomoSeg")
+    expected[more] = True
+    assert host.wait_for(lambda: preview_voxels(heatmap) == expected.sum())
+    host.process(0.5)
+    assert len(documents) == made + 1
 
 
 def test_a_scene_that_is_closed_while_a_mask_is_refined_leaves_nothing(widget, heatmap, refiner):

@@ -22,6 +22,7 @@ from TomoSegPanel.display import agreementOf, matrixOf
 from TomoSegPanel.mask import Mask, MaskSettings, maskOf
 from TomoSegPanel.provenance import readRecord, recordedInputs
 from TomoSegPanel.smallJob import MakeWorker, SmallJob
+from TomoSegPanel.strokes import Stroke, drawn
 from TomoSegPanel.volumeFiles import readNrrd, writeNrrd
 from TomoSegPanel.worker import WorkerProcess
 
@@ -46,18 +47,34 @@ class Source:
 
 @dataclass(frozen=True)
 class Wish:
-    """A mask that is wanted."""
+    """A mask that is wanted.
+
+    Attributes:
+        source: What it is made of.
+        settings: How.
+        segmentation: ID of the segmentation that has the strokes.
+        strokes: What the user has drawn to say where it belongs.
+    """
 
     source: Source
     settings: MaskSettings
+    segmentation: str = ""
+    strokes: tuple[Stroke, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """A mask that has been made, and the method and parameters that the engine has used."""
+    """A mask that has been made, and how.
+
+    Attributes:
+        mask: The mask.
+        refinement: Method and parameters that the engine has used.
+        strokes: Kinds of the strokes that it follows.
+    """
 
     mask: Mask
     refinement: Mapping[str, Any]
+    strokes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +135,7 @@ class MaskRefiner:
         self._running: Wish | None = None
         self._done: tuple[Wish, Refined] | None = None
         self._files: _Files | None = None
+        self._drawn: tuple[Stroke, ...] = ()
         self._exporting: threading.Event | None = None
         self._masks = 0
         self._timer = qt.QTimer()
@@ -175,6 +193,9 @@ class MaskRefiner:
         if self._files is None or self._files.source != wish.source:
             self._export(wish.source)
             return
+        if wish.strokes and wish.strokes != self._drawn:
+            self._exportStrokes(wish, self._files)
+            return
         self._masks += 1
         self._running = wish
         folder = self._files.folder
@@ -182,6 +203,7 @@ class MaskRefiner:
             {
                 "kind": "refine-mask",
                 **{name: str(folder / f"{name}.nrrd") for name in _NAMES},
+                **{kind: str(folder / f"{kind}.nrrd") for kind in _kinds(wish)},
                 **json.loads(wish.source.fields),
                 "threshold": wish.settings.threshold,
                 "components": wish.settings.components,
@@ -211,25 +233,76 @@ class MaskRefiner:
         files = _Files(source, folder, arrays[1], tuple(nodes[1].GetSpacing()))
 
         def write() -> None:
+            for name, array in zip(_NAMES, arrays, strict=True):
+                if not gone.is_set():
+                    writeNrrd(folder / f"{name}.nrrd", array, matrix)
+
+        def written() -> None:
+            self._files = files
+
+        def failed() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+        self._write(write, folder, gone, written, failed)
+
+    def _exportStrokes(self, wish: Wish, files: _Files) -> None:
+        """Write the strokes, a file for each kind."""
+        scene, gone = slicer.mrmlScene, threading.Event()
+        segmentation = scene.GetNodeByID(wish.segmentation)
+        heatmap = scene.GetNodeByID(wish.source.nodes[1])
+        if segmentation is None or heatmap is None:
+            return  # the next wish knows
+        try:
+            draw = [(s.kind, drawn(segmentation, s, heatmap)) for s in wish.strokes]
+        except ValueError as error:
+            self._fail(str(error))
+            return
+        matrix = matrixOf(heatmap)
+
+        def write() -> None:
+            for kind in _kinds(wish):
+                array = np.zeros(files.heatmap.shape, np.uint8)
+                for other, function in draw:
+                    if other == kind:
+                        function(array)
+                if not gone.is_set():
+                    writeNrrd(files.folder / f"{kind}.nrrd", array, matrix)
+
+        def written() -> None:
+            self._drawn = wish.strokes
+
+        self._drawn = ()
+        self._write(write, files.folder, gone, written, lambda: None)
+
+    def _write(
+        self,
+        write: Callable[[], None],
+        folder: Path,
+        gone: threading.Event,
+        written: Callable[[], None],
+        failed: Callable[[], None],
+    ) -> None:
+        """Write files in the background, and go on; the folder goes if it is ``gone`` by then."""
+
+        def work() -> None:
             try:
-                for name, array in zip(_NAMES, arrays, strict=True):
-                    if not gone.is_set():
-                        writeNrrd(folder / f"{name}.nrrd", array, matrix)
+                write()
             finally:
                 if gone.is_set():
                     shutil.rmtree(folder, ignore_errors=True)
 
-        def written(_nothing: None) -> None:
-            self._exporting, self._files = None, files
+        def onDone(_nothing: None) -> None:
+            self._exporting = None
+            written()
             self._advance()
 
-        def failed(error: Exception) -> None:
+        def onError(error: Exception) -> None:
             self._exporting = None
-            shutil.rmtree(folder, ignore_errors=True)
+            failed()
             self._fail(_fileError(error))
 
         self._exporting = gone
-        self._background.run(write, written, failed)
+        self._background.run(work, onDone, onError)
 
     def _onEnd(self, event: ResultEvent | ErrorEvent) -> None:
         wish, self._running = self._running, None
@@ -252,7 +325,7 @@ class MaskRefiner:
             return maskOf(array, files.heatmap, files.spacing)
 
         def show(mask: Mask) -> None:
-            self._running, self._done = None, (wish, Refined(mask, refinement))
+            self._running, self._done = None, (wish, Refined(mask, refinement, _kinds(wish)))
             if wish == self._wish:
                 self._onChanged()
             elif not self._timer.isActive():
@@ -271,7 +344,11 @@ class MaskRefiner:
     def _removeFiles(self) -> None:
         if self._files is not None:
             shutil.rmtree(self._files.folder, ignore_errors=True)
-            self._files = None
+            self._files, self._drawn = None, ()
+
+
+def _kinds(wish: Wish) -> tuple[str, ...]:
+    return tuple(sorted({stroke.kind for stroke in wish.strokes}))
 
 
 _NAMES = ("image", "heatmap", "agreement")

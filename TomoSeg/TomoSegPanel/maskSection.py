@@ -22,6 +22,7 @@ from TomoSegPanel.provenance import (
     writeSegmentRecord,
 )
 from TomoSegPanel.section import Section, fillCombo, selectData, signalsBlocked
+from TomoSegPanel.strokes import strokesOf
 from TomoSegPanel.worker import WorkerProcess
 
 _AT_ONCE_MS = 50
@@ -214,7 +215,10 @@ class MaskSection(Section):
         self._keepsWhenRefined = False
         self._setWorking(False)
         if found is not None:
-            self._keep(found.mask, self.heatmap, settings, {"refinement": dict(found.refinement)})
+            how: dict[str, Any] = {"refinement": dict(found.refinement)}
+            if found.strokes:
+                how["strokes"] = list(found.strokes)
+            self._keep(found.mask, self.heatmap, settings, how)
         elif error:
             slicer.util.errorDisplay(
                 _("The mask cannot follow the image: {reason}").format(reason=error)
@@ -241,7 +245,9 @@ class MaskSection(Section):
         ui.bordersCombo.setToolTip(reason or self._bordersToolTip)
         wish = None
         if source is not None and parameters.borders == "image":
-            wish = Wish(source, self._settings())
+            segmentation = parameters.segmentation
+            nodeId = segmentation.GetID() if segmentation is not None else ""
+            wish = Wish(source, self._settings(), nodeId, strokesOf(segmentation))
         selectData(ui.bordersCombo, "image" if wish is not None else "heatmap")
         if wish is None and self._keepsWhenRefined:  # the user has changed their mind
             self._keepsWhenRefined = self._working = False

@@ -87,5 +87,16 @@ def a_mask_that_follows_the_image_is_the_command_line_s_in_a_reopened_scene_too(
     np.testing.assert_array_equal(again, mask)
     assert settings["refinement"]["method"] == "random-walker", settings
 
+    # What the user has drawn comes before the heatmap.
+    node, heatmap = bench.parameters.segmentation, bench.parameters.heatmap
+    half = mask.copy()
+    half[: int(np.mean(np.nonzero(mask)[0]))] = False
+    drawn = node.GetSegmentation().AddEmptySegment("", "outside")
+    array = half.astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, drawn, heatmap)
+    rest, settings = _made(bench)
+    assert rest.any() and not (rest & half).any()
+    assert settings["strokes"] == ["outside"], settings
+
 
 SCENARIOS = (a_mask_that_follows_the_image_is_the_command_line_s_in_a_reopened_scene_too,)
