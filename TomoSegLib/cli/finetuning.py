@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
+from TomoSegLib.cli import option
+from TomoSegLib.cli.training import progress_bars, stopped, stopping
 from TomoSegLib.cli.values import (
     loader_processes,
     numbers_of,
@@ -30,60 +31,39 @@ def finetune(
             help="image (or image_<channel>), label, split; optional modality, group, id.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
-    ],
+    output: option.RunFolder,
     labels: Annotated[
         str,
         typer.Option(
             metavar="NAME=VALUE,...", help="What to segment; several values: NAME=VALUE+VALUE."
         ),
     ],
-    start: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="DIR|FILE|scratch",
-            help="Folder of a pre-training, or safetensors of the same network.",
-        ),
-    ] = "scratch",
+    start: option.StartFrom = "scratch",
     fraction: Annotated[
         str, typer.Option(help="Share of the training cases that is used, e.g. 1/10.")
     ] = "1",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
     batch_size: Annotated[int, typer.Option(min=1, help="Patches of a step.")] = 4,
-    patch: Annotated[
-        str, typer.Option(metavar="IxJxK", help="Voxels of a patch; multiples of 16.")
-    ] = "64x64x32",
-    features: Annotated[
-        str | None, typer.Option(help="Channels of the U-Net; default: those of --from.")
-    ] = None,
+    patch: option.Patch = "64x64x32",
+    features: option.UNetFeatures = None,
     loss: Annotated[
         str, typer.Option(help="dice, dice-ce, or noise-tolerant: the value 255 means unknown.")
     ] = "dice",
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
-    plateau_factor: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Of the learning rate on a plateau.")
-    ] = 0.5,
-    plateau_patience: Annotated[
-        int, typer.Option(min=0, help="Validations without a gain before that.")
-    ] = 10,
-    validate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
-    ] = 100,
+    plateau_factor: option.PlateauFactor = 0.5,
+    plateau_patience: option.PlateauPatience = 10,
+    validate_every: option.ValidateEvery = 100,
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Of sliding windows, share of their sides.")
     ] = 0.5,
     flips: Annotated[
         str, typer.Option(help="Axes that patches are flipped along; '' where sides matter.")
     ] = "ijk",
-    augmentation: Annotated[
-        float, typer.Option(min=0.0, help="Strength of changes of intensity; 0: none.")
-    ] = 1.0,
+    augmentation: option.Augmentation = 1.0,
     modality: Annotated[
         str | None, typer.Option(help="CT or MR; default: the manifest's, else guessed.")
     ] = None,
-    spacing: Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")] = 1.0,
+    spacing: option.VoxelSize = 1.0,
     intensity: Annotated[
         str | None,
         typer.Option(
@@ -101,15 +81,15 @@ def finetune(
     simulated: Annotated[
         bool, typer.Option("--simulated", help="The volumes are simulated; the card says so.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    precision: option.PrecisionName = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that draw patches; default: none on a CPU, else all."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    seed: option.Seed = 0,
+    overwrite: option.StartAgain = False,
 ) -> int:
     """Fine-tune a 3D segmenter on labelled volumes; the model comes to OUTPUT/model.
 
@@ -170,8 +150,7 @@ def finetune(
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         model = run(what, tell, stop.is_set)
     if model is None:
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     for metric, value in model.card.metrics.items():
         print(f"{metric:32s} {value}")
     print(f"model in    {model.path}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars
+from TomoSegLib.cli import option
+from TomoSegLib.cli.training import progress_bars, stopped
 
 
 def simulate_hearts(
@@ -23,7 +24,7 @@ def simulate_hearts(
         Path | None, typer.Option(metavar="FILE", help="mask.nii.gz of the same package.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    seed: option.Seed = 0,
 ) -> int:
     """Simulate cine MR studies of hearts, as DICOM with labels, from one labelled CT.
 
@@ -40,8 +41,7 @@ def simulate_hearts(
         with progress_bars() as tell:
             manifest = simulate(what, lambda done, total: tell("simulate", done, total, {}))
     except KeyboardInterrupt:  # studies are written whole or not at all
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     print(f"manifest    {manifest}")
     return 0
 
@@ -55,7 +55,7 @@ def simulate_knees(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
     studies: Annotated[int, typer.Option(min=1, help="Number of knees.")] = 30,
     side: Annotated[int, typer.Option(min=16, max=1024, help="Pixels of the images.")] = 160,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    seed: option.Seed = 0,
 ) -> int:
     """Simulate MR studies of knees (sagittal, coronal and axial stacks) as DICOM.
 
@@ -74,7 +74,6 @@ def simulate_knees(
                 lambda done, total: tell("simulate", done, total, {}),
             )
     except KeyboardInterrupt:  # studies are written whole or not at all
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     print(f"manifest    {manifest}")
     return 0

@@ -9,7 +9,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
+from TomoSegLib.cli import option
+from TomoSegLib.cli.training import progress_bars, stopped, stopping
 
 planes_app = typer.Typer(
     help="Look at studies of several views: how their planes cut each other.",
@@ -76,7 +77,7 @@ def predict_planes(
         typer.Option(metavar="CSV", help="A corrected views.csv; default: the study's own."),
     ] = None,
     phases: Annotated[int, typer.Option(min=1, help="Time points of a cine view.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: option.Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there.")
     ] = False,
@@ -108,9 +109,7 @@ def pretrain_planes(
             "--studies", metavar="DIR", help="Folder with a folder of views for each patient."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
-    ],
+    output: option.RunFolder,
     tasks: Annotated[
         str, typer.Option(help="orientation, location, or both with a comma.")
     ] = "orientation,location",
@@ -138,15 +137,13 @@ def pretrain_planes(
     validation: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the studies kept for validation.")
     ] = 0.2,
-    validate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
-    ] = 200,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    validate_every: option.ValidateEvery = 200,
+    precision: option.PrecisionName = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare images.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    seed: option.Seed = 0,
+    overwrite: option.StartAgain = False,
 ) -> int:
     """Pre-train a 2D network on where views cut each other and on slices' places in a stack.
 
@@ -194,8 +191,7 @@ def pretrain_planes(
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         report = pretrain(what, tell, stop.is_set)
     if report is None:
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     _print_errors(report, f"{report['images']} images")
     print(f"weights in  {output}")
     return 0

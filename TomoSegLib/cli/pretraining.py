@@ -8,7 +8,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
+from TomoSegLib.cli import option
+from TomoSegLib.cli.training import progress_bars, stopped, stopping
 from TomoSegLib.cli.values import (
     loader_processes,
     numbers_of,
@@ -30,9 +31,7 @@ def pretrain_sar(
             help="image, modality; optional dataset, split. May be repeated.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run; goes on if it is there.")
-    ],
+    output: option.RunFolder,
     task: Annotated[
         str,
         typer.Option(
@@ -58,7 +57,7 @@ def pretrain_sar(
             help="Cubes of each scale and volume; may be repeated for data sets.",
         ),
     ] = [],  # noqa: B006 - Typer copies it
-    spacing: Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")] = 1.0,
+    spacing: option.VoxelSize = 1.0,
     ct_window: Annotated[
         str, typer.Option(metavar="LOW:HIGH", help="Hounsfield units that become 0 and 1.")
     ] = "-1000:1000",
@@ -89,25 +88,19 @@ def pretrain_sar(
         int, typer.Option(min=1, help="The discriminator's turns in a step, if alternating.")
     ] = 1,
     clip: Annotated[float, typer.Option(min=0.0, help="Largest gradient norm; 0: none.")] = 0.0,
-    plateau_factor: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Of the learning rates on a plateau.")
-    ] = 0.5,
-    plateau_patience: Annotated[
-        int, typer.Option(min=0, help="Validations without a gain before that.")
-    ] = 10,
-    validate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
-    ] = 500,
+    plateau_factor: option.PlateauFactor = 0.5,
+    plateau_patience: option.PlateauPatience = 10,
+    validate_every: option.ValidateEvery = 500,
     validation_cubes: Annotated[int, typer.Option(min=1, help="Cubes of a validation.")] = 512,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    precision: option.PrecisionName = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that prepare cubes; default: none on a CPU, else all."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    seed: option.Seed = 0,
+    overwrite: option.StartAgain = False,
 ) -> int:
     """Pre-train a 3D U-Net on unlabelled volumes: scale-aware restoration and its baselines.
 
@@ -181,7 +174,6 @@ def pretrain_sar(
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         finished = pretrain(what, tell, stop.is_set)
     if not finished:
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     print(f"weights in  {output}")
     return 0

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from TomoSegLib.cli.training import EXIT_INTERRUPTED, progress_bars, stopping
+from TomoSegLib.cli import option
+from TomoSegLib.cli.training import progress_bars, stopped, stopping
 from TomoSegLib.cli.values import numbers_of, warnings_in_one_line
 
 
@@ -26,48 +27,31 @@ def train_segmenter(
             "--manifest", metavar="CSV", help="path, label (0 or 1), split. Masks are not read."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the training; goes on if it is there.")
-    ],
+    output: option.RunFolder,
     rounds: Annotated[
         int, typer.Option(min=1, max=9, help="From the second on it learns from itself.")
     ] = 1,
     refine: Annotated[
         bool, typer.Option("--refine/--no-refine", help="Follow the image's borders first.")
     ] = True,
-    start: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="DIR|FILE|scratch",
-            help="Folder of a pre-training, or safetensors of the same network.",
-        ),
-    ] = "scratch",
+    start: option.StartFrom = "scratch",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of a round.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Patches of a step.")] = 4,
-    patch: Annotated[
-        str, typer.Option(metavar="IxJxK", help="Voxels of a patch; multiples of 16.")
-    ] = "64x64x64",
-    features: Annotated[
-        str | None, typer.Option(help="Channels of the U-Net; default: those of --from.")
-    ] = None,
-    spacing: Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")] = 2.0,
+    patch: option.Patch = "64x64x64",
+    features: option.UNetFeatures = None,
+    spacing: option.VoxelSize = 2.0,
     margin: Annotated[
         float, typer.Option(min=0.0, help="Unsure to so many mm from the heatmap's border.")
     ] = 1.5,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
-    augmentation: Annotated[
-        float, typer.Option(min=0.0, help="Strength of changes of intensity; 0: none.")
-    ] = 1.0,
-    validate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between validations and checkpoints.")
-    ] = 100,
+    augmentation: option.Augmentation = 1.0,
+    validate_every: option.ValidateEvery = 100,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw patches.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    seed: option.Seed = 0,
+    overwrite: option.StartAgain = False,
 ) -> int:
     """Train a 3D segmenter on what a heatmap model is sure of; the model comes to OUTPUT/model.
 
@@ -111,8 +95,7 @@ def train_segmenter(
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         model = self_train(what, tell, stop.is_set)
     if model is None:
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     for metric, value in model.card.metrics.items():
         print(f"{metric:48s} {value}")
     print(f"model in    {model.path}")

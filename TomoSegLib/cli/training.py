@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from TomoSegLib.cli import option
 from TomoSegLib.datasets.recipes import Contrast
 from TomoSegLib.errors import TomoSegError
 
@@ -36,9 +37,7 @@ def train_encoder(
             metavar="JSON", help="The model's card without hashes; see Resources/Templates."
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the training; goes on if it is there.")
-    ],
+    output: option.RunFolder,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps at most.")] = 2000,
     volumes_per_step: Annotated[int, typer.Option(min=2, help="Volumes of a batch.")] = 16,
     slices_per_volume: Annotated[int, typer.Option(min=1, help="Slices of each.")] = 8,
@@ -63,10 +62,10 @@ def train_encoder(
     calibration_cases: Annotated[
         int, typer.Option(min=1, help="Validation volumes with masks used at most.")
     ] = 24,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again.")] = False,
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    seed: option.Seed = 0,
+    overwrite: option.StartAgain = False,
 ) -> int:
     """Train a 2D encoder from one yes or no per volume; the model comes to OUTPUT/model.
 
@@ -111,8 +110,7 @@ def train_encoder(
     with progress_bars() as tell, stopping() as stop:
         model = train(what, tell, stop.is_set)
     if model is None:
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     for name, settings in model.card.methods.items():
         threshold = settings.threshold
         level = "none" if threshold is None else f"{threshold.value:g} ({threshold.kind})"
@@ -145,7 +143,7 @@ def simulate_lesions(
     ] = "flair",
     spacing: Annotated[float, typer.Option(min=0.5, max=5.0, help="Voxel size, mm.")] = 2.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
+    seed: option.Seed = 0,
 ) -> int:
     """Simulate brain MR with and without lesions, from real heads.
 
@@ -177,8 +175,7 @@ def simulate_lesions(
         with progress_bars() as tell:
             manifest = simulate_dataset(what, lambda done, total: tell("simulate", done, total, {}))
     except KeyboardInterrupt:  # volumes are written whole or not at all
-        print(f"stopped; give the same command again to go on. So far in {output}")
-        return EXIT_INTERRUPTED
+        return stopped(output)
     print(f"manifest    {manifest}")
     return 0
 
@@ -246,6 +243,12 @@ def progress_bars() -> Iterator[_Bars]:
     bars = _Bars()
     with bars.bars:
         yield bars
+
+
+def stopped(output: Path) -> int:
+    """Say how to go on; the exit status."""
+    print(f"stopped; give the same command again to go on. So far in {output}")
+    return EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager
