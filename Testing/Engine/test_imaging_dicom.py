@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -204,6 +205,13 @@ def test_other_files_and_objects_do_not_disturb(stored: np.ndarray, tmp_path: Pa
     np.testing.assert_array_equal(read_volume(tmp_path).array, stored)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no named pipes")
+def test_a_pipe_in_the_folder_is_not_waited_for(stored: np.ndarray, tmp_path: Path) -> None:
+    save(slices(stored, OBLIQUE, generate_uid()), tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    np.testing.assert_array_equal(read_volume(tmp_path).array, stored)
+
+
 def test_localizers_within_the_series_are_left_out(stored: np.ndarray, tmp_path: Path) -> None:
     items = slices(stored, OBLIQUE, "1.2.3")
     localizer = slices(stored[:1, :4, :4], Geometry.from_parts((1, 4, 4), (5, 5, 5)), "1.2.3")[0]
@@ -332,6 +340,9 @@ def test_an_enhanced_multi_frame_file_is_read(stored: np.ndarray, tmp_path: Path
         volume = read_volume(path)
         np.testing.assert_array_equal(volume.array, stored.astype(int) * 2 - 5)
         assert volume.geometry.is_close(OBLIQUE, 1e-4)
+    del image.PerFrameFunctionalGroupsSequence[-1]
+    image.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    assert failure(tmp_path).code == "dicom-no-geometry"
 
 
 def test_a_volume_without_rescaling_fields_is_read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -333,6 +334,108 @@ def test_a_corrupted_archive_is_refused(tmp_path: Path, make_volume: Callable[..
     content[len(content) // 2 : len(content) // 2 + 20] = b"\xff" * 20
     path.write_bytes(bytes(content))
     assert code_of(path) == "volume-truncated"
+
+
+def test_a_damaged_archive_that_still_unpacks_is_refused(tmp_path: Path) -> None:
+    content = gzip.decompress(nifti(tmp_path, noise((70, 60, 50))).read_bytes())
+    whole = gzip.compress(content, compresslevel=0)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    for name, data in (("whole", whole), ("damaged", damaged)):
+        (tmp_path / f"{name}.nii.gz").write_bytes(data)
+    read_volume(tmp_path / "whole.nii.gz")
+    assert code_of(tmp_path / "damaged.nii.gz") == "volume-truncated"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nhdr", ".mhd"])
+def test_a_volume_that_no_memory_can_hold_is_refused_by_its_header(
+    suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"huge{suffix}"
+    if suffix in (".nhdr", ".mhd"):
+        (tmp_path / "voxels.raw").write_bytes(bytes(1000))
+        path.write_text(detached_header(suffix, "voxels.raw", "20000 20000 20000"))
+    else:
+        nibabel.save(nibabel.Nifti2Image(noise(), np.eye(4)), tmp_path / "small.nii")
+        content = bytearray((tmp_path / "small.nii").read_bytes())
+        struct.pack_into("<3q", content, 24, 2**40, 2**40, 2**40)
+        path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    assert code_of(path) == "volume-too-large"
+
+
+def test_a_header_with_numbers_out_of_range_is_refused(tmp_path: Path) -> None:
+    content = bytearray(gzip.decompress(nifti(tmp_path, noise()).read_bytes()))
+    path = tmp_path / "patched.nii"
+    struct.pack_into("<f", content, 108, np.inf)  # vox_offset
+    path.write_bytes(content)
+    assert code_of(path) == "volume-unreadable"
+
+
+def detached_header(suffix: str, data: str, size: str = "24 22 20") -> str:
+    """A header whose voxels, of one byte each, are in another file."""
+    if suffix == ".nhdr":
+        return (
+            "NRRD0004\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\n"
+            f"sizes: {size}\nspace directions: (2,0,0) (0,2,0) (0,0,2)\nencoding: raw\n"
+            f"space origin: (0,0,0)\ndata file: {data}\n"
+        )
+    return (
+        "ObjectType = Image\nNDims = 3\nElementSpacing = 2 2 2\n"
+        f"DimSize = {size}\nElementType = MET_UCHAR\nElementDataFile = {data}\n"
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no named pipes")
+@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+@pytest.mark.parametrize("data", ["pipe", "LIST\npipe", "/dev/zero", "."])
+def test_voxels_in_something_else_than_a_file_are_not_waited_for(
+    suffix: str, data: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / f"volume{suffix}"
+    path.write_text(detached_header(suffix, data))
+    assert code_of(path) == "volume-unreadable"
+
+
+def test_the_pattern_of_a_metaimages_slices_is_one_of_numbers(tmp_path: Path) -> None:
+    voxels = noise((20, 22, 24), np.uint8)
+    for number, plane in enumerate(voxels):
+        (tmp_path / f"slice{number:03}.raw").write_bytes(plane.tobytes())
+    path = tmp_path / "volume.mhd"
+    path.write_text(detached_header(".mhd", "slice%03d.raw 0 19 1"))
+    np.testing.assert_array_equal(read_volume(path).array, voxels)
+    for pattern in ("%s%s%n.raw 1 20 1", "%d%d.raw 1 20 1", "a%20b.raw"):
+        path.write_text(detached_header(".mhd", pattern))
+        assert code_of(path) == "volume-unreadable"
+
+
+def test_voxel_sizes_of_zero_are_refused_and_not_guessed(tmp_path: Path) -> None:
+    content = bytearray(gzip.decompress(nifti(tmp_path, noise()).read_bytes()))
+    path = tmp_path / "patched.nii"
+    struct.pack_into("<3f", content, 80, 0, 0, 0)  # pixdim
+    path.write_bytes(content)
+    read_volume(path)  # the sform has the sizes
+    for qform_code in (0, 1):
+        struct.pack_into("<2h", content, 252, qform_code, 0)  # and sform_code
+        path.write_bytes(content)
+        assert code_of(path) == "volume-spacing"
+    path = tmp_path / "volume.mhd"
+    (tmp_path / "voxels.raw").write_bytes(noise((20, 22, 24), np.uint8).tobytes())
+    text = detached_header(".mhd", "voxels.raw")
+    path.write_text(text.replace("Spacing = 2", "Spacing = 0"))
+    assert code_of(path) == "volume-spacing"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_name_that_is_not_unicode_is_read(
+    suffix: str, tmp_path: Path, make_volume: Callable[..., Volume]
+) -> None:
+    volume = make_volume("oblique")
+    write_volume(volume, tmp_path / f"volume{suffix}")
+    path = tmp_path / os.fsdecode(b"\xe4rzte" + suffix.encode())
+    (tmp_path / f"volume{suffix}").rename(path)
+    np.testing.assert_array_equal(read_volume(path).array, volume.array)
 
 
 @pytest.mark.parametrize("shape", [(7, 6), (7, 6, 1), (7, 6, 5, 2), (7, 6, 5, 1, 3)])

@@ -24,6 +24,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.imaging.io import check_size
 from TomoSegLib.imaging.volume import FloatArray, Geometry, Volume
 
 SERIES_SEPARATOR = "::"
@@ -80,7 +81,7 @@ def split_path(path: Path) -> tuple[Path, str | None]:
 def is_dicom_file(path: Path) -> bool:
     """Whether a file has DICOM's preamble; scanners' files do, and guessing without is unsafe."""
     try:
-        return is_dicom(path)
+        return path.is_file() and is_dicom(path)  # a pipe would be waited for
     except OSError:
         return False
 
@@ -254,8 +255,11 @@ def image_slices(header: Dataset, path: Path) -> list[ImageSlice]:
     shape = (int(header.Rows), int(header.Columns))
     if "PerFrameFunctionalGroupsSequence" in header:
         shared = header.SharedFunctionalGroupsSequence[0]
+        frames = header.PerFrameFunctionalGroupsSequence
+        if len(frames) != int(header.NumberOfFrames):
+            raise ValueError("frames without positions, or positions without frames")
         result = []
-        for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+        for index, frame in enumerate(frames):
             orientation = _group("PlaneOrientationSequence", frame, shared)
             measures = _group("PixelMeasuresSequence", frame, shared)
             position = _group("PlanePositionSequence", frame, shared)
@@ -297,6 +301,8 @@ def _plane(
         raise ValueError("orientation")
     # PixelSpacing is the distance of rows, then of columns.
     between_rows, between_columns = (float(v) for v in measures.PixelSpacing)
+    if between_rows < 0 or between_columns < 0:
+        raise ValueError("spacing")
     return ImageSlice(
         path,
         frame,
@@ -319,6 +325,7 @@ def _volume(slices: list[ImageSlice], name: str) -> Volume:
     affine[:3, 2] = step
     affine[:3, 3] = first.position
     geometry = Geometry((len(slices), *first.shape), affine)
+    check_size(geometry.shape, name)
     metadata = {
         field: str(first.header[field].value)
         for field in _KEPT_HEADER_FIELDS

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -32,6 +34,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
@@ -47,6 +50,11 @@ MAXIMUM_SPACING_MM = 100.0
 # Axes further from a right angle than this are a sheared grid (an untreated gantry tilt), not
 # the rounding of a converter.
 MAXIMUM_SHEAR_DEGREES = 0.5
+
+# What may follow the voxels in a compressed NIfTI file and is still read, for its checksum.
+_MAXIMUM_TRAILING_MIB = 64
+# Before a MetaImage's or NRRD's header says where its voxels are, nobody writes more.
+_MAXIMUM_HEADER_BYTES = 1 << 20
 
 _MM_PER_NIFTI_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -76,9 +84,9 @@ def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool 
 
     Raises:
         TomoSegError: ``volume-not-found``, ``volume-unreadable``, ``volume-truncated``,
-            ``volume-format``, ``volume-not-3d``, ``volume-empty``, ``volume-not-finite``,
-            ``volume-constant``, ``volume-spacing``, ``geometry-singular``, ``geometry-invalid``,
-            ``geometry-sheared`` or one of the ``dicom-...`` codes.
+            ``volume-format``, ``volume-not-3d``, ``volume-empty``, ``volume-too-large``,
+            ``volume-not-finite``, ``volume-constant``, ``volume-spacing``, ``geometry-singular``,
+            ``geometry-invalid``, ``geometry-sheared`` or one of the ``dicom-...`` codes.
     """
     path = Path(path)
     suffix = suffix_of(path)
@@ -135,6 +143,24 @@ def check_volume(volume: Volume, *, single_slice: bool = False, constant: bool =
             "volume-constant",
             f"Every voxel of '{name}' has the same value, {array.flat[0]}.",
             "Check that it is the image and not an empty mask, and export it again.",
+        )
+
+
+def check_size(shape: Sequence[int], name: str) -> None:
+    """Refuse, before memory is taken, what cannot fit into the machine's as single precision.
+
+    Raises:
+        TomoSegError: ``volume-too-large``.
+    """
+    import psutil
+
+    needed, there = 4 * math.prod(shape), psutil.virtual_memory().total
+    if needed > there:
+        raise TomoSegError(
+            "volume-too-large",
+            f"'{name}' has {_times(shape)} voxels by its header, which need more than the "
+            f"{there / 2**30:.0f} GiB of memory of this machine.",
+            "Check that its header is right; if it is, crop or resample the volume first.",
         )
 
 
@@ -292,7 +318,7 @@ def _read_nifti(path: Path) -> Volume:
         # Not memory-mapped: the volume must outlive a file that is replaced meanwhile.
         image = nibabel.load(path, mmap=False)
         shape, dtype = image.shape, image.get_data_dtype()
-    except (ImageFileError, HeaderDataError, ValueError, KeyError) as error:
+    except (ImageFileError, HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise _unreadable(path, error) from error
     except (OSError, EOFError, zlib.error) as error:
         raise _broken(path, error) from error
@@ -303,9 +329,10 @@ def _read_nifti(path: Path) -> Volume:
         shape = shape[:-1]
     if len(shape) != 3 or dtype.names is not None or dtype.kind == "c":
         raise _not_3d(shape, str(dtype), path)
+    check_size(shape, path.name)
     geometry = Geometry((shape[2], shape[1], shape[0]), nifti_affine(image, path))
     try:
-        array = _nifti_array(image.dataobj)
+        array = _nifti_array(image.dataobj, path)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _broken(path, error) from error
     # NIfTI has i fastest in memory; transposing makes the order [k, j, i] without copying.
@@ -313,9 +340,9 @@ def _read_nifti(path: Path) -> Volume:
     return Volume(array, geometry, path.name)
 
 
-def _nifti_array(proxy: ArrayProxy) -> npt.NDArray[np.generic]:
+def _nifti_array(proxy: ArrayProxy, path: Path) -> npt.NDArray[np.generic]:
     """Voxels in native byte order; scaled ones as whole numbers where possible, else float32."""
-    raw = np.asanyarray(proxy.get_unscaled())
+    raw = _nifti_stored(proxy, path)
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     slope, inter = float(proxy.slope), float(proxy.inter)
     if (slope, inter) == (1.0, 0.0):
@@ -333,6 +360,20 @@ def _nifti_array(proxy: ArrayProxy) -> npt.NDArray[np.generic]:
     return scaled
 
 
+def _nifti_stored(proxy: ArrayProxy, path: Path) -> npt.NDArray[np.generic]:
+    """Voxels as they are stored; those of a compressed file with its checksum verified."""
+    if suffix_of(path) != ".nii.gz":
+        return np.asanyarray(proxy.get_unscaled())
+    with gzip.open(path) as stream:
+        specification = (proxy.shape, proxy.dtype, proxy.offset)
+        raw = np.asanyarray(ArrayProxy(stream, specification, mmap=False).get_unscaled())
+        # The checksum comes last and is compared there; nothing of size is left before it.
+        for _ in range(_MAXIMUM_TRAILING_MIB):
+            if not stream.read(1 << 20):
+                break
+    return raw
+
+
 def nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
     """Voxel index to LPS mm, from the sform if it is set, else the qform."""
     header = image.header
@@ -343,6 +384,8 @@ def nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
         if not sform_code:
             raise _unreadable(path, error) from error
         qform, qform_code = None, 0
+    if not sform_code:
+        _check_pixdim(image, path)
     if sform_code:
         ras = sform
         if qform_code and qform is not None and not np.allclose(sform, qform, rtol=0, atol=0.1):
@@ -376,6 +419,14 @@ def nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
     return affine
 
 
+def _check_pixdim(image: nibabel.Nifti1Image, path: Path) -> None:
+    """Refuse voxel sizes of zero, which nibabel silently takes for 1 mm."""
+    with ImageOpener(path) as stream:
+        stored = type(image.header).from_fileobj(stream, check=False)["pixdim"][1:4]
+    if np.any(stored == 0):
+        raise _zero_spacing(path)
+
+
 def _to_nifti(volume: Volume) -> nibabel.Nifti1Image:
     array = _storable(volume.array)
     affine = _LPS_FROM_RAS @ volume.geometry.affine
@@ -405,6 +456,7 @@ def read_itk_volume(path: Path | str) -> tuple[Volume, dict[str, str]]:
 
 def _read_itk_image(file: Path, path: Path) -> sitk.Image:
     """Read a 3D scalar NRRD or MetaImage file; ``path`` is what it is called in messages."""
+    _check_detached(file, path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     reader.SetImageIO("NrrdImageIO" if suffix_of(file) in (".nrrd", ".nhdr") else "MetaImageIO")
@@ -419,11 +471,12 @@ def _read_itk_image(file: Path, path: Path) -> sitk.Image:
         reader.SetExtractSize([*size[:3], 0])
     elif len(size) != 3:
         raise _not_3d(size, "scalar", path)
+    check_size(size, path.name)
     try:
         return reader.Execute()
     except RuntimeError as error:
         # ITK's own reason is of no help here: for MetaImage it is "no such file or directory".
-        if "irection" in str(error):
+        if "irection" in str(error) or "pacing" in str(error):
             raise _bad_header(path, error) from error
         raise _broken(path, "its voxels are not all there") from error
 
@@ -437,12 +490,45 @@ def _bad_header(path: Path, error: RuntimeError) -> TomoSegError:
             "Repair the header, or convert the volume again from its DICOM files.",
         )
     if "spacing" in text and "zero" in text:
-        return TomoSegError(
-            "volume-spacing",
-            f"'{path.name}' has a voxel size of zero.",
-            "Repair the header, or convert the volume again from its DICOM files.",
-        )
+        return _zero_spacing(path)
+    if suffix_of(path) in (".mha", ".mhd") and "success" in text:
+        return _unreadable(path, "it has no header of MetaImage")
     return _unreadable(path, error)
+
+
+def _check_detached(file: Path, path: Path) -> None:
+    """Look where a header says that the voxels are, before ITK opens anything there.
+
+    ITK waits for ever for a pipe, and hands a pattern of MetaImage's to the C library's printf,
+    which may do anything with another conversion than of one whole number.
+    """
+    try:
+        with file.open("rb") as stream:
+            header = stream.read(_MAXIMUM_HEADER_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    nrrd = suffix_of(file) in (".nrrd", ".nhdr")
+    if nrrd:
+        header = re.split(rb"\r?\n\r?\n", header, maxsplit=1)[0]
+    key = rb"data ?file\s*:" if nrrd else rb"ElementDataFile\s*[=:]"
+    found = re.search(rb"(?im)^[ \t]*" + key + rb"[ \t]*([^\r\n]*)", header)
+    if found is None:
+        if nrrd:
+            return
+        raise _unreadable(path, "its header does not say where the voxels are")
+    value = found[1].strip()
+    if not nrrd and value.upper() == b"LOCAL":
+        return
+    names = [value]
+    if value.startswith(b"LIST"):
+        names = [line.strip() for line in header[found.end() :].splitlines()]
+    elif not nrrd and b"%" in value and not re.fullmatch(rb"[^%]*%0?\d{0,2}d[^%]*", value):
+        raise _unreadable(path, "the pattern of its files' names is not one of numbers")
+    for name in filter(None, names):
+        data = file.parent / os.fsdecode(name)
+        with contextlib.suppress(OSError, ValueError):  # no name of a file
+            if data.exists() and not data.is_file():
+                raise _unreadable(path, f"its voxels cannot be in '{data}', which is no file")
 
 
 @contextlib.contextmanager
@@ -451,11 +537,11 @@ def _narrow_path(path: Path, *, writing: bool, windows: bool | None = None) -> I
 
     ITK's NRRD code opens files through the C library, which on Windows takes names in the
     system's code page only; there a name outside ASCII is reached through a temporary copy with
-    a plain one. Elsewhere the path itself is fine.
+    a plain one. So is elsewhere a name that is not UTF-8, which Python cannot tell to ITK.
     """
     if windows is None:
         windows = sys.platform == "win32"
-    if not windows or str(path).isascii():
+    if _is_encodable(str(path), "ascii" if windows else "utf-8"):
         yield path
         return
     base = tempfile.gettempdir()
@@ -469,6 +555,14 @@ def _narrow_path(path: Path, *, writing: bool, windows: bool | None = None) -> I
         else:
             shutil.copyfile(path, narrow)
             yield narrow
+
+
+def _is_encodable(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _storable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -506,6 +600,14 @@ def _not_found(path: Path) -> TomoSegError:
         "volume-not-found",
         f"There is no file or folder '{path}'.",
         f"Check the path; the current folder is '{Path.cwd()}'.",
+    )
+
+
+def _zero_spacing(path: Path) -> TomoSegError:
+    return TomoSegError(
+        "volume-spacing",
+        f"'{path.name}' has a voxel size of zero.",
+        "Repair the header, or convert the volume again from its DICOM files.",
     )
 
 
