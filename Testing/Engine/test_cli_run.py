@@ -353,6 +353,16 @@ def test_a_bad_option_gets_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no such names on Windows")
+def test_a_files_name_cannot_break_the_one_line_or_write_to_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "two\nlines \x1b[31m.nii"
+    path.write_bytes(b"no volume")
+    done = tomoseg("run", path, "--model", "tiny-blob", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "two lines [31m.nii" in done.stderr
+    assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
+
+
 def test_the_hint_for_a_misspelt_model_names_the_one_that_was_meant(
     place: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,13 @@ class JobFailed(Exception):
 
 def print_error(code: str, message: str, hint: str = "") -> None:
     """One line on stderr."""
-    print(f"tomoseg: error [{code}]: {message} {hint}".rstrip(), file=sys.stderr)
+    print(_one_line(f"tomoseg: error [{code}]: {message} {hint}"), file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    """The text without what a file's name or header could do to a terminal."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(line.split())
 
 
 def follow_job(document: Mapping[str, Any]) -> ResultEvent:
@@ -109,7 +115,7 @@ class _Progress:
         if isinstance(event, ProgressEvent):
             self._show(event)
         elif isinstance(event, WarningEvent):
-            text = f"tomoseg: warning [{event.code}]: {event.message} {event.hint}".rstrip()
+            text = _one_line(f"tomoseg: warning [{event.code}]: {event.message} {event.hint}")
             if self._bars.disable:
                 print(text, file=sys.stderr)
             else:

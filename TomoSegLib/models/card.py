@@ -171,9 +171,9 @@ class Network(StrictModel):
     """
 
     format: Literal["module", "torchscript", "export"] = "module"
-    target: Annotated[str, Field(pattern=_DOTTED)] | None = None
+    target: Annotated[str, Field(pattern=_DOTTED, max_length=256)] | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
-    features: Annotated[str, Field(pattern=_DOTTED)] | None = None
+    features: Annotated[str, Field(pattern=_DOTTED, max_length=1024)] | None = None
     output: Annotated[int, Field(ge=0)] = 0
     file: Annotated[str, Field(pattern=_FILE)] = "weights.safetensors"
 

@@ -158,7 +158,7 @@ def hash_mismatch(path: Path) -> TomoSegError:
 def read_bounded(path: Path, limit: int, missing: str) -> bytes:
     """Read a regular file of at most `limit` bytes; `missing` is the code if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise TomoSegError(
@@ -179,6 +179,11 @@ def read_bounded(path: Path, limit: int, missing: str) -> bytes:
             "Get the model again from where it came from; a model's files are smaller.",
         )
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, as a named pipe would make one."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def save_model(
