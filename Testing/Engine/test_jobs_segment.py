@@ -287,7 +287,7 @@ def tomoseg(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "TomoSegLib.cli", *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=120,
     )
 
