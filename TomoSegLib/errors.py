@@ -50,6 +50,21 @@ class TomoSegWarning(UserWarning):
         return f"{self.message} [{self.code}] {self.hint}".rstrip()
 
 
+def name_error(error: BaseException) -> TomoSegError | None:
+    """The error for a path that the system takes for none, wherever it is met; else None."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        reason = "it is too long"
+    elif isinstance(error, RuntimeError) and "home directory" in str(error):
+        reason = "there is no such user as after its '~'"
+    else:
+        return None
+    return TomoSegError(
+        "path-invalid",
+        f"A path that was given is not one: {reason}.",
+        "Check the paths; put those that begin with '~' after './'.",
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, as Python, torch, ITK and the system's loader say it."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:

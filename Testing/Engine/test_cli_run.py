@@ -363,6 +363,16 @@ def test_a_files_name_cannot_break_the_one_line_or_write_to_the_terminal(tmp_pat
     assert done.stderr.count("\n") == 1 and "\x1b" not in done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no such names on Windows")
+@pytest.mark.parametrize("model", ["tiny-blob", "x" * 300])
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-of-this-name/scan.nii"])
+def test_paths_that_are_none_get_one_line(name: str, model: str, tmp_path: Path) -> None:
+    done = tomoseg("run", name, "--model", model, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "[path-invalid]" in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_hint_for_a_misspelt_model_names_the_one_that_was_meant(
     place: Path, tmp_path: Path
 ) -> None:

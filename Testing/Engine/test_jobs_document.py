@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,17 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> No
     with pytest.raises(TomoSegError) as caught:
         read_job(path)
     assert caught.value.code == "job-unreadable"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no named pipes")
+def test_pipes_and_endless_files_are_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
+    for path in (tmp_path / "pipe", tmp_path / "large", Path("/dev/zero")):
+        with pytest.raises(TomoSegError) as caught:
+            read_job(path)
+        assert caught.value.code == "job-unreadable"
 
 
 def test_a_document_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import sys
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     from TomoSegLib.cli.console import print_error
-    from TomoSegLib.errors import TomoSegError
+    from TomoSegLib.errors import TomoSegError, name_error
 
     for stream in (sys.stdout, sys.stderr):  # a path may hold what the locale cannot show
         if hasattr(stream, "reconfigure"):
@@ -28,6 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_error("cancelled", "Cancelled.")
         return 130
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError):  # `tomoseg models list | head`
+            sys.stdout = None
+            return 0
+        if named := name_error(error):
+            print_error(named.code, named.message, named.hint)
+            return 2
+        raise
     except MemoryError:
         print_error(
             "out-of-memory",
@@ -35,9 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
             "Close other programs, or use a machine with more memory.",
         )
         return 2
-    except BrokenPipeError:  # `tomoseg models list | head`
-        sys.stdout = None
-        return 0
 
 
 def _run(arguments: list[str]) -> int:

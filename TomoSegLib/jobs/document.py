@@ -11,6 +11,7 @@ function in `TomoSegLib.jobs.task` that carries it out.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -382,6 +383,9 @@ Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 _KINDS = ("run", "batch", "probe", "import-model", "verify-model", "estimate", "refine-mask")
 
+# Room for the largest batch; more is a mistake.
+_MAX_BYTES = 64 << 20
+
 _PATH_FIELDS = (
     "input",
     "foreground",
@@ -436,6 +440,10 @@ def read_job(path: Path) -> AnyJob:
         TomoSegError: ``job-unreadable``, or as `parse_job`.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is a pipe or a device; '-' reads from stdin")
+        if path.is_file() and path.stat().st_size > _MAX_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {_MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"

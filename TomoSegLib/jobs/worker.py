@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Union
 
 import TomoSegLib
-from TomoSegLib.errors import TomoSegError, is_out_of_memory
+from TomoSegLib.errors import TomoSegError, is_out_of_memory, name_error
 from TomoSegLib.jobs import processes
 from TomoSegLib.jobs.events import (
     EXIT_OK,
@@ -88,6 +88,7 @@ def work(source: str, *, detached: bool = False) -> int:
 
 def describe_failure(error: BaseException) -> ErrorEvent:
     """The event for an exception: the user's errors by their code, everything else ``internal``."""
+    error = name_error(error) or error
     if isinstance(error, TomoSegError):
         return ErrorEvent(error.code, error.message, error.hint)
     if isinstance(error, (_Cancelled, BrokenPipeError, KeyboardInterrupt)):
