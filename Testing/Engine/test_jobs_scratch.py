@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.jobs.scratch import OWNER_FILE, Scratch, remove_stale
+from TomoSegLib.jobs.scratch import (
+    OWNER_FILE,
+    Scratch,
+    remove_stale,
+    remove_unfinished_files,
+)
 
 NAMES = ("heatmap.nrrd", "result.json")
 
@@ -112,3 +117,15 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TomoSegError) as caught:
         Scratch(tmp_path / "out" / "below", NAMES)
     assert caught.value.code == "output-unwritable"
+
+
+def test_only_what_a_killed_writer_has_left_counts_as_unfinished(tmp_path: Path) -> None:
+    left = [f".tomoseg-{'0a' * 16}.csv", f"pictures/.tomoseg-{'1b' * 16}.png"]
+    others = [".tomoseg-notes.txt", "summary.csv", "pictures/a.png", ".tomoseg-out-0123/x"]
+    for name in (*left, *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_unfinished_files(tmp_path)
+    remove_unfinished_files(tmp_path / "not there")
+    assert not any((tmp_path / name).exists() for name in left)
+    assert all((tmp_path / name).exists() for name in others)

@@ -13,6 +13,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -25,6 +26,8 @@ from TomoSegLib.errors import TomoSegError
 OWNER_FILE = "owner.json"
 _FOREIGN_AGE_S = 3600.0
 """A folder of another machine (a cluster's shared disk) is abandoned after so long a silence."""
+
+_UNFINISHED = re.compile(r"\.tomoseg-[0-9a-f]{32}\.")
 
 
 class Scratch:
@@ -139,6 +142,17 @@ def remove_stale_below(folder: Path) -> None:
             for path in folder.glob(pattern):
                 if path.is_dir() and not path.is_symlink() and _is_abandoned(path):
                     shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_unfinished_files(folder: Path) -> None:
+    """Remove the files in a folder, and in those in it, that a killed `atomic_path` has left.
+
+    Only for a folder whose one writer is known to be gone: such files do not tell whose they are.
+    """
+    for pattern in (".tomoseg-*", "*/.tomoseg-*"):
+        for path in folder.glob(pattern):
+            if _UNFINISHED.match(path.name) and not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 def _prefix(output: Path) -> str:

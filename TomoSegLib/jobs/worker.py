@@ -199,10 +199,11 @@ def _make_scratch(job: AnyJob) -> Scratch | None:
 def _clean_up_batch(job: AnyJob | None) -> None:
     """Remove what a killed batch has left of the case that it was at."""
     if job is not None and job.kind == "batch":
-        from TomoSegLib.jobs.scratch import remove_stale_below
+        from TomoSegLib.jobs.scratch import remove_stale_below, remove_unfinished_files
 
         with contextlib.suppress(OSError, ImportError):
             remove_stale_below(Path(job.output))
+            remove_unfinished_files(Path(job.output))
 
 
 def _supervise(job: AnyJob, scratch: Scratch | None, emit: EventWriter, inbox: _Inbox) -> Outcome:
