@@ -45,6 +45,7 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         BatchJob,
         EstimateJob,
         ImportModelJob,
+        InspectStudyJob,
         RefineMaskJob,
         RunJob,
         VerifyModelJob,
@@ -75,6 +76,10 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         from TomoSegLib.jobs.refine_mask import refine_mask
 
         return refine_mask(Path(results), job, reporter)
+    if isinstance(job, InspectStudyJob):
+        from TomoSegLib.jobs.inspect_study import inspect_study
+
+        return inspect_study(Path(results), job, reporter)
     if not isinstance(job, RunJob):
         from TomoSegLib.jobs.probe import probe
 

@@ -181,11 +181,13 @@ def _read(source: str, inbox: _Inbox) -> AnyJob:
 
 
 def _make_scratch(job: AnyJob) -> Scratch | None:
-    from TomoSegLib.jobs.document import ImportModelJob, RefineMaskJob, RunJob
+    from TomoSegLib.jobs.document import ImportModelJob, InspectStudyJob, RefineMaskJob, RunJob
     from TomoSegLib.jobs.scratch import Scratch
 
     if isinstance(job, RunJob):
         return Scratch(Path(job.output), job.outputs, job.overwrite)
+    if isinstance(job, InspectStudyJob):
+        return Scratch(Path(job.output), job.outputs)
     if isinstance(job, RefineMaskJob):
         output = Path(job.output)
         return Scratch(output.parent, (output.name,), job.overwrite)

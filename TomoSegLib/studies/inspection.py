@@ -9,7 +9,7 @@ from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.studies.lines import LINES_FILE, STUDY_FILE, write_lines, write_study
-from TomoSegLib.studies.pictures import draw_view, read_images
+from TomoSegLib.studies.pictures import Images, draw_view, read_images
 from TomoSegLib.studies.reading import read_study
 from TomoSegLib.studies.space_picture import draw_space
 from TomoSegLib.studies.study import Problem, Study, unique_names
@@ -70,13 +70,9 @@ def inspect(
             f"The folder '{output}' cannot be made: {error.strerror}.",
             "Choose another --output.",
         ) from error
-    images, errors = read_images(study)
-    damaged = tuple(Problem(error.code, error.message) for error in errors)
-    study = replace(study, problems=(*study.problems, *damaged))
+    study, images = with_images(study)
     # Lines first: they need no pixels, and no picture can spoil them.
-    count = write_lines(study, output / LINES_FILE)
-    write_study(study, output / STUDY_FILE)
-    write_table(study, output / FILE_NAME)
+    count = write_tables(study, output)
     names = unique_names([_file_name(view.name) for view in study.views])
     total = len(study.views) + 1
     pictures = []
@@ -88,6 +84,28 @@ def inspect(
     draw_space(study, images, output / SPACE_FILE)
     tell("draw", total, total)
     return Inspection(study, count, (*pictures, output / SPACE_FILE))
+
+
+def with_images(
+    study: Study, on_read: Callable[[int, int], None] | None = None
+) -> tuple[Study, Images]:
+    """The first phase of a study's images, and the study with what is wrong with them.
+
+    Args:
+        study: The study.
+        on_read: Called with the number of images read and of all.
+    """
+    images, errors = read_images(study, on_read)
+    damaged = tuple(Problem(error.code, error.message) for error in errors)
+    return replace(study, problems=(*study.problems, *damaged)), images
+
+
+def write_tables(study: Study, output: Path) -> int:
+    """Write ``lines.json``, ``study.json`` and ``views.csv``; returns how many lines there are."""
+    count = write_lines(study, output / LINES_FILE)
+    write_study(study, output / STUDY_FILE)
+    write_table(study, output / FILE_NAME)
+    return count
 
 
 def _file_name(name: str) -> str:

@@ -37,8 +37,8 @@ def pairs(study: Study) -> Iterator[tuple[View, View, IntersectingLine | NoLine]
                 yield view, other, intersecting_line(view.middle_plane, other.middle_plane)
 
 
-def write_lines(study: Study, path: Path) -> int:
-    """Write ``lines.json``; returns how many lines there are."""
+def line_entries(study: Study) -> list[dict[str, Any]]:
+    """What ``lines.json`` holds."""
     entries: list[dict[str, Any]] = []
     for view, other, line in pairs(study):
         entry: dict[str, Any] = {"view": view.name, "other": other.name}
@@ -49,12 +49,18 @@ def write_lines(study: Study, path: Path) -> int:
             entry["endpoints_mm"] = (line.endpoints_mm.round(6) + 0.0).tolist()
             entry["endpoints_px"] = (line.endpoints_px.round(6) + 0.0).tolist()
         entries.append(entry)
+    return entries
+
+
+def write_lines(study: Study, path: Path) -> int:
+    """Write ``lines.json``; returns how many lines there are."""
+    entries = line_entries(study)
     _write_json(entries, path)
     return sum("reason" not in entry for entry in entries)
 
 
-def write_study(study: Study, path: Path) -> None:
-    """Write what a study holds and what could not be used: ``study.json``."""
+def study_record(study: Study) -> dict[str, Any]:
+    """What a study holds and what could not be used, as in ``study.json``."""
     views = []
     for view in study.views:
         plane, source = view.middle_plane, view.sources[0][view.middle]
@@ -81,7 +87,7 @@ def write_study(study: Study, path: Path) -> None:
         {"code": problem.code, "message": problem.message, "files": list(problem.files)}
         for problem in study.problems
     ]
-    document = {
+    return {
         "study": study.name,
         "coordinates": "LPS mm; pixels [column, row] from zero, whole numbers are pixel centres; "
         "spacing_mm along a row, then along a column; origin_mm is the centre of pixel [0, 0] of "
@@ -89,7 +95,11 @@ def write_study(study: Study, path: Path) -> None:
         "views": views,
         "problems": problems,
     }
-    _write_json(document, path)
+
+
+def write_study(study: Study, path: Path) -> None:
+    """Write ``study.json``."""
+    _write_json(study_record(study), path)
 
 
 def _write_json(document: Any, path: Path) -> None:

@@ -8,7 +8,7 @@ Files, NIfTI above all, hold them in any way.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,11 @@ def view_colors(study: Study) -> dict[str, str]:
     return colors
 
 
-def read_images(study: Study) -> tuple[dict[str, list[Float32Array | None]], list[TomoSegError]]:
+def read_images(
+    study: Study, on_read: Callable[[int, int], None] | None = None
+) -> tuple[dict[str, list[Float32Array | None]], list[TomoSegError]]:
     """The first phase of every view's slices; None where pixels are damaged, with the reasons."""
+    total = sum(len(view.planes) for view in study.views)
     images: dict[str, list[Float32Array | None]] = {}
     errors: list[TomoSegError] = []
     for view in study.views:
@@ -66,6 +69,8 @@ def read_images(study: Study) -> tuple[dict[str, list[Float32Array | None]], lis
                 errors.append(error)
                 pixels = None
             images[view.name].append(pixels)
+            if on_read is not None:
+                on_read(sum(map(len, images.values())), total)
     return images, errors
 
 

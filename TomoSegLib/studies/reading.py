@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
@@ -61,7 +62,7 @@ def read_study(
         table = folder / FILE_NAME
     if table is not None:
         study = apply_table(study, table)
-    return Study(study.name, folder, study.views, (*study.problems, *_limits(study)))
+    return replace(study, problems=(*study.problems, *_limits(study)))
 
 
 def _limits(study: Study) -> list[Problem]:

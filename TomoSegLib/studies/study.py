@@ -122,12 +122,14 @@ class Study:
         folder: Where it was read from.
         views: At least one.
         problems: What could not be used.
+        unused: Views that a table says not to use.
     """
 
     name: str
     folder: Path
     views: tuple[View, ...]
     problems: tuple[Problem, ...] = ()
+    unused: tuple[View, ...] = ()
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

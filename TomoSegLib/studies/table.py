@@ -20,10 +20,11 @@ FILE_NAME = "views.csv"
 COLUMNS = ("id", "name", "kind", "use", "base", "slices", "phases", "description", "file")
 _NEEDED = ("id", "name", "kind", "use", "base")
 _LARGEST_BYTES = 1 << 20
+_LONGEST_NAME = 255  # as of the files that views are named after
 
 
 def write_table(study: Study, path: Path) -> None:
-    """Write the views of a study as a table.
+    """Write the views of a study as a table, those that are not used included.
 
     Raises:
         TomoSegError: ``output-no-space`` or ``output-unwritable``.
@@ -31,13 +32,13 @@ def write_table(study: Study, path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for view in study.views:
+    for view in (*study.views, *study.unused):
         writer.writerow(
             [
                 view.id,
                 view.name,
                 view.kind,
-                "yes",
+                "no" if view in study.unused else "yes",
                 "first" if view.base_first else "last",
                 len(view.planes),
                 view.phases,
@@ -60,6 +61,7 @@ def apply_table(study: Study, path: Path) -> Study:
     rows = _read(path)
     problems = list(study.problems)
     views: list[View] = []
+    unused: list[View] = []
     known = {view.id for view in study.views}
     for identifier in rows:
         if identifier not in known:
@@ -70,22 +72,21 @@ def apply_table(study: Study, path: Path) -> Study:
         row = rows.get(view.id)
         if row is None:
             views.append(view)
-        elif row["use"] == "yes":
-            views.append(
-                replace(
-                    view,
-                    name=row["name"] or view.name,
-                    kind=row["kind"],
-                    base_first=row["base"] != "last",
-                )
+        else:
+            corrected = replace(
+                view,
+                name=row["name"] or view.name,
+                kind=row["kind"],
+                base_first=row["base"] != "last",
             )
+            (views if row["use"] == "yes" else unused).append(corrected)
     names = [view.name for view in views]
     for name in names:
         if names.count(name) > 1:
             raise _invalid(path, f"two views are called '{name}'", "Give each its own name.")
     if not views:
         raise _invalid(path, "no view is left", "Write 'yes' under 'use' for at least one.")
-    return Study(study.name, study.folder, tuple(views), tuple(problems))
+    return Study(study.name, study.folder, tuple(views), tuple(problems), tuple(unused))
 
 
 def _read(path: Path) -> dict[str, Mapping[str, str]]:
@@ -121,7 +122,9 @@ def _read(path: Path) -> dict[str, Mapping[str, str]]:
                     f"line {number} says '{row[column]}' under '{column}'",
                     f"Choose one of {', '.join(choice or 'nothing' for choice in choices)}.",
                 )
-        if len(row["name"]) > 60 or any(not c.isprintable() or c in "/\\" for c in row["name"]):
+        if len(row["name"]) > _LONGEST_NAME or any(
+            not c.isprintable() or c in "/\\" for c in row["name"]
+        ):
             raise _invalid(path, f"line {number} has no usable name", "Use a short plain name.")
         if row["id"] in rows:
             raise _invalid(path, f"line {number} repeats a view", "Keep one line for each view.")
