@@ -317,6 +317,21 @@ def _plane(
 
 
 def _volume(slices: list[ImageSlice], name: str) -> Volume:
+    geometry, first = volume_geometry(slices, name), slices[0]
+    metadata = {
+        field: str(first.header[field].value)
+        for field in _KEPT_HEADER_FIELDS
+        if field in first.header
+    }
+    return Volume(voxels(slices, name), geometry, name, metadata)
+
+
+def volume_geometry(slices: list[ImageSlice], name: str) -> Geometry:
+    """The grid of slices that are sorted by position.
+
+    Raises:
+        TomoSegError: As `read_series`, where they are no regular grid; ``volume-too-large``.
+    """
     step = _step(slices, name)
     first = slices[0]
     affine = np.eye(4)
@@ -326,12 +341,7 @@ def _volume(slices: list[ImageSlice], name: str) -> Volume:
     affine[:3, 3] = first.position
     geometry = Geometry((len(slices), *first.shape), affine)
     check_size(geometry.shape, name)
-    metadata = {
-        field: str(first.header[field].value)
-        for field in _KEPT_HEADER_FIELDS
-        if field in first.header
-    }
-    return Volume(_voxels(slices, name), geometry, name, metadata)
+    return geometry
 
 
 def _one_stack(slices: list[ImageSlice], name: str) -> list[ImageSlice]:
@@ -383,7 +393,7 @@ def _step(slices: list[ImageSlice], name: str) -> FloatArray:
             "dicom-several-volumes",
             f"Several images of the series '{name}' lie at the same position.",
             "The series holds several time points, echoes or b-values, or a copy of each file: "
-            "put one volume in a folder of its own.",
+            "put one volume in a folder of its own; 'tomoseg run' works on every time point.",
         )
     if distances.max() > 1.5 * median:
         gap = int(distances.argmax())
@@ -428,7 +438,12 @@ def _step(slices: list[ImageSlice], name: str) -> FloatArray:
     return step
 
 
-def _voxels(slices: list[ImageSlice], name: str) -> npt.NDArray[np.generic]:
+def voxels(slices: list[ImageSlice], name: str) -> npt.NDArray[np.generic]:
+    """The voxels ``[k, j, i]`` of sorted slices, rescaled; see `read_series`.
+
+    Raises:
+        TomoSegError: ``volume-truncated`` or ``volume-unreadable``.
+    """
     whole = all(s.slope.is_integer() and s.intercept.is_integer() for s in slices)
     dtype: type[np.generic] = np.int32 if whole else np.float32
     array = np.empty((len(slices), *slices[0].shape), dtype=dtype)

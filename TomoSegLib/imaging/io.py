@@ -26,7 +26,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nibabel
 import numpy as np
@@ -313,36 +313,63 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _read_nifti(path: Path) -> Volume:
+def open_nifti(path: Path) -> nibabel.Nifti1Image:
+    """A NIfTI file with its header read and checked, and its voxels still in the file.
+
+    Raises:
+        TomoSegError: ``volume-unreadable``, ``volume-truncated``, or ``volume-not-3d`` for voxels
+            that are no single numbers.
+    """
     try:
         # Not memory-mapped: the volume must outlive a file that is replaced meanwhile.
         image = nibabel.load(path, mmap=False)
         shape, dtype = image.shape, image.get_data_dtype()
     except (ImageFileError, HeaderDataError, ValueError, KeyError, OverflowError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable_file(path, error) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise _broken(path, error) from error
+        raise broken_file(path, error) from error
     if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
-        raise _unreadable(path, "it is not a NIfTI file")
-    # A trailing axis of length one is a 3D volume that some program wrote as 4D.
+        raise unreadable_file(path, "it is not a NIfTI file")
+    if dtype.names is not None or dtype.kind == "c":
+        raise _not_3d(shape, str(dtype), path)
+    return image
+
+
+def nifti_shape(image: nibabel.Nifti1Image) -> tuple[int, ...]:
+    """The sizes along ``(i, j, k, ...)``, without axes of length one after the third.
+
+    A trailing axis of length one is a 3D volume that some program wrote as 4D.
+    """
+    shape: tuple[int, ...] = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3 or dtype.names is not None or dtype.kind == "c":
-        raise _not_3d(shape, str(dtype), path)
+    return shape
+
+
+def _read_nifti(path: Path) -> Volume:
+    image = open_nifti(path)
+    shape = nifti_shape(image)
+    if len(shape) != 3:
+        raise _not_3d(shape, str(image.get_data_dtype()), path)
     check_size(shape, path.name)
     geometry = Geometry((shape[2], shape[1], shape[0]), nifti_affine(image, path))
     try:
-        array = _nifti_array(image.dataobj, path)
+        raw = _nifti_stored(image.dataobj, path)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise _broken(path, error) from error
+        raise broken_file(path, error) from error
+    array = nifti_values(raw, image.dataobj)
     # NIfTI has i fastest in memory; transposing makes the order [k, j, i] without copying.
     array = np.ascontiguousarray(array.reshape(shape).T)
     return Volume(array, geometry, path.name)
 
 
-def _nifti_array(proxy: ArrayProxy, path: Path) -> npt.NDArray[np.generic]:
-    """Voxels in native byte order; scaled ones as whole numbers where possible, else float32."""
-    raw = _nifti_stored(proxy, path)
+def nifti_values(raw: npt.NDArray[np.generic], proxy: ArrayProxy) -> npt.NDArray[np.generic]:
+    """Voxels in native byte order; scaled ones as whole numbers where possible, else float32.
+
+    Args:
+        raw: Voxels as they are stored, of the whole file or a part.
+        proxy: The file's, with its ``slope`` and ``inter``.
+    """
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     slope, inter = float(proxy.slope), float(proxy.inter)
     if (slope, inter) == (1.0, 0.0):
@@ -367,11 +394,19 @@ def _nifti_stored(proxy: ArrayProxy, path: Path) -> npt.NDArray[np.generic]:
     with gzip.open(path) as stream:
         specification = (proxy.shape, proxy.dtype, proxy.offset)
         raw = np.asanyarray(ArrayProxy(stream, specification, mmap=False).get_unscaled())
-        # The checksum comes last and is compared there; nothing of size is left before it.
-        for _ in range(_MAXIMUM_TRAILING_MIB):
-            if not stream.read(1 << 20):
-                break
+        read_to_end(stream)
     return raw
+
+
+def read_to_end(stream: IO[bytes]) -> None:
+    """Read what follows the voxels of a compressed stream, up to the checksum that comes last.
+
+    Raises:
+        OSError, EOFError or zlib.error: The checksum is another, or not there.
+    """
+    for _ in range(_MAXIMUM_TRAILING_MIB):
+        if not stream.read(1 << 20):
+            break
 
 
 def nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
@@ -382,7 +417,7 @@ def nifti_affine(image: nibabel.Nifti1Image, path: Path) -> FloatArray:
         qform, qform_code = header.get_qform(coded=True)
     except HeaderDataError as error:
         if not sform_code:
-            raise _unreadable(path, error) from error
+            raise unreadable_file(path, error) from error
         qform, qform_code = None, 0
     if not sform_code:
         _check_pixdim(image, path)
@@ -429,14 +464,30 @@ def _check_pixdim(image: nibabel.Nifti1Image, path: Path) -> None:
 
 def _to_nifti(volume: Volume) -> nibabel.Nifti1Image:
     array = _storable(volume.array)
-    affine = _LPS_FROM_RAS @ volume.geometry.affine
+    header = nifti_header(volume.geometry, array.dtype)
     # 64-bit integers are valid NIfTI, but nibabel wants to be told that they are meant.
-    image = nibabel.Nifti1Image(array.T, affine, dtype=array.dtype)
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
-    image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(1, 0)
-    return image
+    return nibabel.Nifti1Image(array.T, header.get_sform(), header, dtype=array.dtype)
+
+
+def nifti_header(
+    geometry: Geometry, dtype: np.dtype[Any], more: tuple[int, ...] = ()
+) -> nibabel.Nifti1Header:
+    """The header of a NIfTI file on a grid, with the code for scanner coordinates.
+
+    Args:
+        geometry: The grid.
+        dtype: Type of the voxels.
+        more: Sizes of axes after the three in space.
+    """
+    affine = _LPS_FROM_RAS @ geometry.affine
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((*geometry.size, *more))
+    header.set_data_dtype(dtype)
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1, 0)
+    return header
 
 
 def read_itk_volume(path: Path | str) -> tuple[Volume, dict[str, str]]:
@@ -448,22 +499,34 @@ def read_itk_volume(path: Path | str) -> tuple[Volume, dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise _not_found(path)
-    with _narrow_path(path, writing=False) as file:
-        image = _read_itk_image(file, path)
+    with itk_reader(path) as reader:
+        image = _read_itk_image(reader, path)
     volume = Volume(sitk.GetArrayFromImage(image), geometry_of(image), path.name)
     return volume, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
 
 
-def _read_itk_image(file: Path, path: Path) -> sitk.Image:
+@contextlib.contextmanager
+def itk_reader(path: Path) -> Iterator[sitk.ImageFileReader]:
+    """A reader that has read the header of an NRRD or MetaImage file.
+
+    Raises:
+        TomoSegError: ``volume-unreadable``, ``volume-spacing`` or ``geometry-singular``.
+    """
+    with _narrow_path(path, writing=False) as file:
+        _check_detached(file, path)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        nrrd = suffix_of(file) in (".nrrd", ".nhdr")
+        reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise _bad_header(path, error) from error
+        yield reader
+
+
+def _read_itk_image(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
     """Read a 3D scalar NRRD or MetaImage file; ``path`` is what it is called in messages."""
-    _check_detached(file, path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.SetImageIO("NrrdImageIO" if suffix_of(file) in (".nrrd", ".nhdr") else "MetaImageIO")
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _bad_header(path, error) from error
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if components != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         raise _not_3d(size, f"{components} components" if components > 1 else "complex", path)
@@ -478,7 +541,7 @@ def _read_itk_image(file: Path, path: Path) -> sitk.Image:
         # ITK's own reason is of no help here: for MetaImage it is "no such file or directory".
         if "irection" in str(error) or "pacing" in str(error):
             raise _bad_header(path, error) from error
-        raise _broken(path, "its voxels are not all there") from error
+        raise broken_file(path, "its voxels are not all there") from error
 
 
 def _bad_header(path: Path, error: RuntimeError) -> TomoSegError:
@@ -492,8 +555,8 @@ def _bad_header(path: Path, error: RuntimeError) -> TomoSegError:
     if "spacing" in text and "zero" in text:
         return _zero_spacing(path)
     if suffix_of(path) in (".mha", ".mhd") and "success" in text:
-        return _unreadable(path, "it has no header of MetaImage")
-    return _unreadable(path, error)
+        return unreadable_file(path, "it has no header of MetaImage")
+    return unreadable_file(path, error)
 
 
 def _check_detached(file: Path, path: Path) -> None:
@@ -506,7 +569,7 @@ def _check_detached(file: Path, path: Path) -> None:
         with file.open("rb") as stream:
             header = stream.read(_MAXIMUM_HEADER_BYTES)
     except OSError as error:
-        raise _unreadable(path, error.strerror) from error
+        raise unreadable_file(path, error.strerror) from error
     nrrd = suffix_of(file) in (".nrrd", ".nhdr")
     if nrrd:
         header = re.split(rb"\r?\n\r?\n", header, maxsplit=1)[0]
@@ -515,7 +578,7 @@ def _check_detached(file: Path, path: Path) -> None:
     if found is None:
         if nrrd:
             return
-        raise _unreadable(path, "its header does not say where the voxels are")
+        raise unreadable_file(path, "its header does not say where the voxels are")
     value = found[1].strip()
     if not nrrd and value.upper() == b"LOCAL":
         return
@@ -523,12 +586,12 @@ def _check_detached(file: Path, path: Path) -> None:
     if value.startswith(b"LIST"):
         names = [line.strip() for line in header[found.end() :].splitlines()]
     elif not nrrd and b"%" in value and not re.fullmatch(rb"[^%]*%0?\d{0,2}d[^%]*", value):
-        raise _unreadable(path, "the pattern of its files' names is not one of numbers")
+        raise unreadable_file(path, "the pattern of its files' names is not one of numbers")
     for name in filter(None, names):
         data = file.parent / os.fsdecode(name)
         with contextlib.suppress(OSError, ValueError):  # no name of a file
             if data.exists() and not data.is_file():
-                raise _unreadable(path, f"its voxels cannot be in '{data}', which is no file")
+                raise unreadable_file(path, f"its voxels cannot be in '{data}', which is no file")
 
 
 @contextlib.contextmanager
@@ -611,7 +674,8 @@ def _zero_spacing(path: Path) -> TomoSegError:
     )
 
 
-def _unreadable(path: Path, reason: object) -> TomoSegError:
+def unreadable_file(path: Path, reason: object) -> TomoSegError:
+    """The error for a file that is not what its name says."""
     return TomoSegError(
         "volume-unreadable",
         f"'{path.name}' cannot be read as {suffix_of(path)}: {_last_line(reason)}.",
@@ -619,7 +683,8 @@ def _unreadable(path: Path, reason: object) -> TomoSegError:
     )
 
 
-def _broken(path: Path, reason: object) -> TomoSegError:
+def broken_file(path: Path, reason: object) -> TomoSegError:
+    """The error for a file of which not everything is there."""
     return TomoSegError(
         "volume-truncated",
         f"'{path.name}' is incomplete or damaged: {_last_line(reason)}.",
@@ -631,5 +696,6 @@ def _not_3d(size: Sequence[int], kind: str, path: Path) -> TomoSegError:
     return TomoSegError(
         "volume-not-3d",
         f"'{path.name}' is not a 3D volume of single values but {_times(size)}, {kind}.",
-        "Give one 3D image: extract one time point or channel, or convert colours to grey.",
+        "Give one 3D image: extract one time point or channel, or convert colours to grey; "
+        "'tomoseg run' works on every frame of a 4D file.",
     )

@@ -165,19 +165,27 @@ def read_images(path: Path, folder: Path, problems: ProblemList) -> tuple[str, l
         problems.add(
             "contradictory-geometry", "its geometry makes no sense: left out", [name], series
         )
-    return patient, [
-        DicomImage(
-            item,
-            name,
-            series,
-            int(_number(header, "SeriesNumber", 0)),
-            _description(header),
-            _text(header, "FrameOfReferenceUID"),
-            f"{_text(header, 'SOPInstanceUID')}/{item.frame}",
-            _times(header, item.frame),
-        )
-        for item in good
-    ]
+    return patient, [dicom_image(item, name) for item in good]
+
+
+def dicom_image(item: ImageSlice, file: str) -> DicomImage:
+    """An image plane with what sorts it, from its file's header.
+
+    Args:
+        item: The image plane.
+        file: What to call its file.
+    """
+    header = item.header
+    return DicomImage(
+        item,
+        file,
+        _text(header, "SeriesInstanceUID"),
+        int(_number(header, "SeriesNumber", 0)),
+        _description(header),
+        _text(header, "FrameOfReferenceUID"),
+        f"{_text(header, 'SOPInstanceUID')}/{item.frame}",
+        _times(header, item.frame),
+    )
 
 
 def _makes_sense(item: ImageSlice) -> bool:

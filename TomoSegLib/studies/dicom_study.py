@@ -182,6 +182,18 @@ class _Part:
 def _stack(images: list[DicomImage], problems: ProblemList) -> _Part:
     """Slices by position, and the phases of each by time."""
     first = images[0]
+    slices = stack_slices(images, problems)
+    return _Part(_identifier(images), int(first.number), first.description, slices)
+
+
+def stack_slices(images: Sequence[DicomImage], problems: ProblemList) -> list[list[DicomImage]]:
+    """The images of one stack as ``[slice][phase]``, all slices with the same number of phases.
+
+    Args:
+        images: Images of one orientation, pixel size and matrix.
+        problems: Receives what could not be used.
+    """
+    first = images[0]
     places = _positions(images)
     at: list[list[DicomImage]] = [[] for _ in places]
     for image in images:
@@ -191,7 +203,6 @@ def _stack(images: list[DicomImage], problems: ProblemList) -> _Part:
     # Whatever most slices have is the number of phases.
     counts = Counter(len(item) for item in slices)
     phases = max(counts, key=lambda n: (counts[n], n))
-    number = int(first.number)
     for index, item in enumerate(slices):
         if len(item) == phases:
             continue
@@ -213,7 +224,7 @@ def _stack(images: list[DicomImage], problems: ProblemList) -> _Part:
         # Phase p of n lies at p / n of the cycle.
         nearest = [round(p * len(item) / phases) % len(item) for p in range(phases)]
         slices[index] = [item[p] for p in nearest]
-    return _Part(_identifier(images), number, first.description, slices)
+    return slices
 
 
 def _identifier(images: Sequence[DicomImage]) -> str:
