@@ -44,6 +44,7 @@ DATA = {
     "segmentationSelector",
     "batchSizeCombo",
     "deviceCombo",
+    "studySliceCombo",
 }
 CTK_SAYS = {"Open a dialog"}  # CTK's own words, which Slicer translates
 PROPER = {"ToNNO", "CAM", "GradCAM", "GradCAM++", "LayerCAM", "CAM kind", "DICOM"}

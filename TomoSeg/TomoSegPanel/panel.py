@@ -16,6 +16,7 @@ from TomoSegPanel.resultSection import ResultSection
 from TomoSegPanel.runs import SceneRuns
 from TomoSegPanel.runSection import RunSection
 from TomoSegPanel.section import Section
+from TomoSegPanel.studySection import StudySection
 from TomoSegPanel.volumeSection import VolumeSection
 
 
@@ -42,6 +43,7 @@ class Panel:
         self.run = RunSection(self)
         self.result = ResultSection(self)
         self.mask = MaskSection(self)
+        self.study = StudySection(self)
         self.sections: list[Section] = [
             self.volume,
             self.models,
@@ -50,6 +52,7 @@ class Panel:
             self.run,
             self.result,
             self.mask,
+            self.study,
         ]
         runs.listener = self
 

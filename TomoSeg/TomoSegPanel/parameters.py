@@ -26,7 +26,7 @@ class TomoSegParameterNode:
     Further channels of the input are node references of the underlying node (`channelNode`).
     An empty ``method``, ``window`` or
     ``rectified`` (else ``yes`` or ``no``) and a negative ``filterOrder`` or ``cutoff`` stand for
-    what the model's card recommends.
+    what the model's card recommends. ``study`` is the study that is shown, see `studyScene`.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -59,6 +59,8 @@ class TomoSegParameterNode:
     minimumSizeMl: Annotated[float, WithinRange(0, 100)] = 0.0
     smoothingMm: Annotated[float, WithinRange(0, 10)] = 0.0
     segmentation: vtkMRMLSegmentationNode
+    studyFolder: str
+    study: str
 
 
 def channelNode(parameters: TomoSegParameterNode, card: Card, channel: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, ResultEvent
+from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, ResultEvent, WarningEvent
 from TomoSegPanel.worker import WorkerProcess
 
 MakeWorker = Callable[[str, Callable[[Event], None]], Any]
@@ -25,6 +25,7 @@ class SmallJob:
         onEnd: Called with the last event of a job: its result, or its error.
         onProgress: Called with the progress.
         makeWorker: Makes the worker of a document; tests put others in its place.
+        onWarning: Called with each warning.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class SmallJob:
         onEnd: Callable[[ResultEvent | ErrorEvent], None],
         onProgress: Callable[[ProgressEvent], None] = lambda event: None,
         makeWorker: MakeWorker = WorkerProcess,
+        onWarning: Callable[[WarningEvent], None] = lambda event: None,
     ) -> None:
-        self._onEnd, self._onProgress = onEnd, onProgress
+        self._onEnd, self._onProgress, self._onWarning = onEnd, onProgress, onWarning
         self._makeWorker = makeWorker
         self._worker: Any = None
         self._folder: Path | None = None
@@ -56,16 +58,7 @@ class SmallJob:
             path = self._folder / "job.json"
             path.write_text(json.dumps(document), encoding="utf-8")
         except OSError as error:
-            self._end(
-                ErrorEvent(
-                    "panel-files",
-                    _("The job could not be handed over: {error}.").format(error=error),
-                    _(
-                        "Check that there is space on the disk of Slicer's temporary folder "
-                        "(Edit, Application Settings, General)."
-                    ),
-                )
-            )
+            self._end(filesError(error))
             return
         self._worker = self._makeWorker(str(path), self._onEvent)
         self._worker.start()
@@ -84,6 +77,8 @@ class SmallJob:
     def _onEvent(self, event: Event) -> None:
         if isinstance(event, ProgressEvent):
             self._onProgress(event)
+        elif isinstance(event, WarningEvent):
+            self._onWarning(event)
         elif isinstance(event, (ResultEvent, ErrorEvent)):
             self._end(event)
 
@@ -96,3 +91,15 @@ class SmallJob:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def filesError(error: Exception) -> ErrorEvent:
+    """What went wrong with the files between the panel and a worker."""
+    return ErrorEvent(
+        "panel-files",
+        _("A file for the worker could not be written or read: {error}.").format(error=error),
+        _(
+            "Check that there is space on the disk of Slicer's temporary folder "
+            "(Edit, Application Settings, General)."
+        ),
+    )

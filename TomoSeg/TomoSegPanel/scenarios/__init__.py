@@ -23,6 +23,7 @@ from TomoSegPanel.scenarios import (
     models,
     runs,
     settings,
+    studies,
 )
 from TomoSegPanel.scenarios.bench import Bench
 
@@ -34,6 +35,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *runs.SCENARIOS,
     *masks.SCENARIOS,
     *settings.SCENARIOS,
+    *studies.SCENARIOS,
     *geometry.SCENARIOS,
     *interruptions.SCENARIOS,
     *failures.SCENARIOS,

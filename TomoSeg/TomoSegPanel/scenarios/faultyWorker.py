@@ -8,6 +8,7 @@ one thing goes wrong. The engine is the real one; only what is named below is pu
 ``memory=N``    the encoder finds no memory for more than N slices at a time
 ``full-disk``   there is no space left when volumes are written
 ``slow=S``      every batch of slices takes S seconds longer, so that there is a middle of the run
+``slow-study=S``  every image of a study takes S seconds longer to read
 """
 
 from __future__ import annotations
@@ -49,6 +50,16 @@ def _break(name: str, value: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         run.write_volume = full
+    elif name == "slow-study":
+        from TomoSegLib.studies.file_study import FilePixels
+
+        read = FilePixels.read
+
+        def slow(pixels: FilePixels) -> object:
+            time.sleep(float(value))
+            return read(pixels)
+
+        FilePixels.read = slow
     elif name in ("memory", "slow"):
         _wrapEncoder(name, float(value))
 
