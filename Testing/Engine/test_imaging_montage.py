@@ -33,7 +33,7 @@ def test_slices_follow_radiological_convention(
 ) -> None:
     volume, points = scan(any_geometry)
     grid = display_grid(volume)
-    chosen = module._VIEWS[axis]
+    chosen = module.VIEWS[axis]
     assert chosen.name == view
     assert (chosen.letters[1], chosen.letters[3]) == (columns, rows)
     coordinate = {"L": (0, 1), "P": (1, 1), "I": (2, -1)}
@@ -66,7 +66,7 @@ def test_slices_run_through_the_largest_lesion() -> None:
     mask = np.zeros(geometry.shape, np.uint8)
     mask[20:26, 10:16, 30:40] = 1
     mask[2, 2, 2] = 1
-    centers, spans = module._slice_positions(None, mask, geometry, grid)
+    centers, spans = module.slice_positions(None, mask, geometry, grid)
     middle = grid.index_to_lps(centers[::-1])
     np.testing.assert_allclose(middle, geometry.index_to_lps([34.5, 12.5, 22.5]), atol=1e-6)
     np.testing.assert_allclose(spans, [11, 6, 10], atol=1e-6)

@@ -69,7 +69,8 @@ def run(
     input: Annotated[
         str | None,
         typer.Argument(
-            help="Volume: NIfTI, NRRD, MetaImage, or a folder with a DICOM series. Many: a CSV "
+            help="Volume: NIfTI, NRRD, MetaImage, or a folder with a DICOM series; of a 4D file "
+            "or a cine series every frame. Many: a CSV "
             "file with a column 'path', a folder of volume files, or of folders with a DICOM "
             "examination each.",
             show_default=False,
@@ -126,6 +127,13 @@ def run(
             metavar="I0:I1,J0:J1,K0:K1", help="Compute only this box of voxels (half-open)."
         ),
     ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:STOP[:STEP]",
+            help="Of a sequence, only these frames, from 0 (half-open).",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Slices or windows per pass.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
@@ -135,7 +143,10 @@ def run(
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Volume in; heatmap and mask out, or a segmentation, as the model's task is."""
+    """Volume in; heatmap and mask out, or a segmentation, as the model's task is.
+
+    Of a sequence (4D NIfTI, Slicer's .seq.nrrd, cine DICOM) every frame; sequences out.
+    """
     from TomoSegLib.cli import commands
 
     document: dict[str, Any] = {
@@ -156,6 +167,7 @@ def run(
         "components": components,
         "minimum_size_ml": minimum_size,
         "region": None if roi is None else _region(roi),
+        "frames": frames,
         "device": device,
         "batch_size": batch_size,
         "threads": threads,

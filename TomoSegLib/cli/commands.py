@@ -11,7 +11,7 @@ from TomoSegLib.cli.console import JobFailed, follow_job
 from TomoSegLib.errors import TomoSegError
 
 if TYPE_CHECKING:
-    from TomoSegLib.jobs.result import Mask, Segment
+    from TomoSegLib.jobs.result import Mask, Segment, SequenceRecord
 
 EXIT_DIFFERENT = 3
 EXIT_CASES_FAILED = 4
@@ -134,10 +134,12 @@ def doctor(as_json: bool) -> int:
 
 
 def _print_summary(folder: Path) -> None:
-    from TomoSegLib.jobs.result import RunResult, read_result
+    from TomoSegLib.jobs.result import RunResult, SequenceRecord, read_result
 
     result = read_result(folder)
-    if isinstance(result, RunResult):
+    if isinstance(result, SequenceRecord):
+        _print_frames(result)
+    elif isinstance(result, RunResult):
         mask = result.mask
         print(f"mask        {_amount(mask)}, heatmap above {mask.threshold:.4g}")
         for peak in result.heatmap.peaks[:3]:
@@ -149,6 +151,19 @@ def _print_summary(folder: Path) -> None:
     if result.model.simulated:
         print(f"note        the model {result.model.name} was trained on simulated data")
     print(f"results in  {folder}")
+
+
+def _print_frames(result: SequenceRecord) -> None:
+    from TomoSegLib.jobs.result import Segment, parts_of
+
+    unit = f" {result.index_unit}" if result.index_unit else ""
+    for frame in result.frames:
+        which = "" if result.index_name == "frame" else f", {result.index_name} {frame.value}{unit}"
+        amounts = [
+            f"{part.name} {_amount(part)}" if isinstance(part, Segment) else _amount(part)
+            for part in parts_of(frame)
+        ]
+        print(f"frame {frame.number:<5} {'; '.join(amounts)}{which}")
 
 
 def _amount(of: Mask | Segment) -> str:

@@ -21,6 +21,7 @@ from TomoSegLib.jobs.events import (
 
 STAGES = {
     "cases": "cases",
+    "frames": "frames",
     "read": "reading",
     "prepare": "preparing",
     "load-model": "loading the model",

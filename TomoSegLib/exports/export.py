@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from TomoSegLib.imaging.io import hash_volume, read_volume
 from TomoSegLib.imaging.preprocessing import sample_on
 from TomoSegLib.imaging.segmentation import read_segmentation
 from TomoSegLib.imaging.volume import Geometry, Volume
-from TomoSegLib.jobs.result import AnyResult, file_hash, read_result
+from TomoSegLib.jobs.result import AnyResult, Record, SequenceRecord, file_hash, read_result
 from TomoSegLib.models.card import Label
 
 Format = Literal["dicom-seg", "stl", "csv"]
@@ -52,6 +52,9 @@ def export_result(
     * ``stl``: one closed surface a segment, ``<segment>.stl``, LPS mm.
     * ``csv``: ``statistics.csv``, one row a segment.
 
+    Of a sequence's frames each segment has a row and a surface for each, in
+    ``<segment>-frame-0003.stl``; a DICOM Segmentation of a sequence is not written.
+
     Names, values and terminology codes are those of ``mask.seg.nrrd``, whose hash must be the one
     that ``result.json`` records.
 
@@ -69,28 +72,19 @@ def export_result(
     Raises:
         TomoSegError: ``result-unreadable``, ``result-invalid``, ``result-changed``,
             ``output-exists``, ``output-unwritable``, ``output-no-space``, ``export-source``,
-            ``export-empty``, ``dependency-missing``, and those of `read_volume`.
+            ``export-empty``, ``export-sequence``, ``dependency-missing``, and those of
+            `read_volume`.
     """
     result = read_result(folder)
     folder = folder if folder.is_dir() else folder.parent
     output = folder if output is None else output
-    mask_path = folder / "mask.seg.nrrd"
-    if not mask_path.is_file() or file_hash(mask_path) != result.files.get(mask_path.name):
-        raise TomoSegError(
-            "result-changed",
-            f"The mask {mask_path} is not the one that the run has written.",
-            "Run it again: 'tomoseg rerun' does exactly the same.",
-        )
-    segmentation, labels = read_segmentation(mask_path)
+    if isinstance(result, SequenceRecord):
+        from TomoSegLib.exports.sequence import export_sequence
+
+        return export_sequence(result, folder, formats, output, source, overwrite)
+    segmentation, labels = read_mask(folder, "mask.seg.nrrd", result)
     labelmap = np.asarray(segmentation.array, dtype=np.uint8)
-    names = _file_names(formats, labels)
-    _make_folder(output)
-    if not overwrite and (there := [name for name in names if (output / name).exists()]):
-        raise TomoSegError(
-            "output-exists",
-            f"The folder {output} already has '{there[0]}'.",
-            "Choose another --output, or allow files to be replaced with --overwrite.",
-        )
+    make_folder(output, _file_names(formats, labels), overwrite)
     done = Exported()
     image = _source(result, source, done, needed="dicom-seg" in formats)
     if "dicom-seg" in formats:
@@ -106,15 +100,7 @@ def export_result(
         )
         done.files.append(path)
     if "stl" in formats:
-        for label, name in _surface_names(labels).items():
-            mask = labelmap == labels[label].value
-            if not mask.any():
-                done.notes.append(f"The segment '{labels[label].name}' is empty: no surface.")
-                continue
-            vertices, triangles = surface(mask, segmentation.geometry)
-            codes = terminology_of(labels[label])
-            write_stl(output / name, vertices, triangles, labels[label].name, codes)
-            done.files.append(output / name)
+        write_surfaces(output, segmentation, labels, surface_names(labels), done)
     if "csv" in formats:
         scan = image[0] if image and image[0].geometry.is_close(segmentation.geometry) else None
         rows = [
@@ -132,17 +118,60 @@ def export_result(
     return done
 
 
+def read_mask(folder: Path, name: str, result: Record) -> tuple[Volume, list[Label]]:
+    """A run's mask, if it is the one that the run has written.
+
+    Raises:
+        TomoSegError: ``result-changed``, or as `read_segmentation`.
+    """
+    path = folder / name
+    if not path.is_file() or file_hash(path) != result.files.get(name):
+        raise TomoSegError(
+            "result-changed",
+            f"The mask {path} is not the one that the run has written.",
+            "Run it again: 'tomoseg rerun' does exactly the same.",
+        )
+    return read_segmentation(path)
+
+
+def write_surfaces(
+    output: Path,
+    segmentation: Volume,
+    labels: Sequence[Label],
+    names: Mapping[int, str],
+    done: Exported,
+) -> None:
+    """Write a surface of each label, and note which are empty.
+
+    Args:
+        output: The folder.
+        segmentation: The label map.
+        labels: What its values mean.
+        names: File names by index of the label.
+        done: Receives the files.
+    """
+    for index, name in names.items():
+        label = labels[index]
+        mask = segmentation.array == label.value
+        if not mask.any():
+            done.notes.append(f"The segment '{label.name}' is empty: no {name}.")
+            continue
+        vertices, triangles = surface(mask, segmentation.geometry)
+        write_stl(output / name, vertices, triangles, label.name, terminology_of(label))
+        done.files.append(output / name)
+
+
 def _file_names(formats: Sequence[Format], labels: Sequence[Label]) -> list[str]:
     names = {
         "dicom-seg": [DICOM_SEG_NAME],
-        "stl": list(_surface_names(labels).values()),
+        "stl": list(surface_names(labels).values()),
         "csv": [STATISTICS_NAME],
     }
     return [name for kind in formats for name in names[kind]]
 
 
-def _surface_names(labels: Sequence[Label]) -> dict[int, str]:
-    """File name by index of the label; the name is hostile until it is reduced to words."""
+def surface_names(labels: Sequence[Label]) -> dict[int, str]:
+    """File name by index of the label; the label's name is hostile until it is reduced to words."""
     names: dict[int, str] = {}
     for index, label in enumerate(labels):
         words = re.sub(r"[^\w-]+", "-", label.name).strip("-_").lower()[:60] or "segment"
@@ -215,7 +244,12 @@ def _heatmap(folder: Path, geometry: Geometry) -> Volume | None:
     return heatmap if heatmap.geometry.is_close(geometry) else None
 
 
-def _make_folder(output: Path) -> None:
+def make_folder(output: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Make the folder, and refuse to replace files in it that may not be replaced.
+
+    Raises:
+        TomoSegError: ``output-unwritable`` or ``output-exists``.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -224,3 +258,9 @@ def _make_folder(output: Path) -> None:
             f"The folder {output} cannot be made: {error.strerror or error}.",
             "Choose a folder in which you may write.",
         ) from None
+    if not overwrite and (there := [name for name in names if (output / name).exists()]):
+        raise TomoSegError(
+            "output-exists",
+            f"The folder {output} already has '{there[0]}'.",
+            "Choose another --output, or allow files to be replaced with --overwrite.",
+        )

@@ -398,7 +398,7 @@ def _nifti_stored(proxy: ArrayProxy, path: Path) -> npt.NDArray[np.generic]:
     return raw
 
 
-def read_to_end(stream: IO[bytes]) -> None:
+def read_to_end(stream: IO[bytes] | gzip.GzipFile) -> None:
     """Read what follows the voxels of a compressed stream, up to the checksum that comes last.
 
     Raises:
@@ -697,5 +697,5 @@ def _not_3d(size: Sequence[int], kind: str, path: Path) -> TomoSegError:
         "volume-not-3d",
         f"'{path.name}' is not a 3D volume of single values but {_times(size)}, {kind}.",
         "Give one 3D image: extract one time point or channel, or convert colours to grey; "
-        "'tomoseg run' works on every frame of a 4D file.",
+        "'tomoseg run' works on every frame of a 4D image.",
     )

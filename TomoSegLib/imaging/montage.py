@@ -23,9 +23,9 @@ from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Label
 
 _COLUMNS = 3
-_INCHES_PER_PANEL = 1.9
-_DPI = 150
-_INK = "#e8e8e8"
+INCHES_PER_PANEL = 1.9
+DPI = 150
+INK = "#e8e8e8"
 _CONTOUR = "#00e5ff"
 _COLORMAP = "inferno"
 # Largest number of display voxels along a side; what is finer is not seen at this size.
@@ -33,7 +33,7 @@ _LARGEST_SIDE = 300
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """One anatomical plane of an LPS display grid ``[z, y, x]`` and how it is laid on paper."""
 
     name: str
@@ -58,7 +58,7 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Outline:
+class Outline:
     """A structure whose border is drawn."""
 
     name: str
@@ -66,10 +66,10 @@ class _Outline:
     layer: sitk.Image
 
 
-_VIEWS = (
-    _View("axial", 0, ("R", "L", "A", "P")),
-    _View("coronal", 1, ("R", "L", "S", "I")),
-    _View("sagittal", 2, ("A", "P", "S", "I")),
+VIEWS = (
+    View("axial", 0, ("R", "L", "A", "P")),
+    View("coronal", 1, ("R", "L", "S", "I")),
+    View("sagittal", 2, ("A", "P", "S", "I")),
 )
 
 
@@ -113,10 +113,10 @@ def montage(
     grid = display_grid(volume)
     low, high = display_window(volume.array, foreground)
     levels = None if heatmap is None else heatmap_range(heatmap)
-    centers, spans = _slice_positions(heatmap, mask, volume.geometry, grid)
+    centers, spans = slice_positions(heatmap, mask, volume.geometry, grid)
     image_layer = sitk_image(volume.array, volume.geometry)
     heatmap_layer = None if heatmap is None else sitk_image(heatmap, volume.geometry)
-    outlines = _outlines(mask, labels, volume.geometry)
+    outlines = outlines_of(mask, labels, volume.geometry)
 
     paired = heatmap is not None or mask is not None
     columns = _COLUMNS * (2 if paired else 1)
@@ -124,7 +124,7 @@ def montage(
     heights = np.array([sizes[1], sizes[0], sizes[0]])
     widths = np.array([sizes[2], sizes[2], sizes[1]])
     # Every row is scaled to the same width per panel, so that its height follows.
-    panel = _INCHES_PER_PANEL
+    panel = INCHES_PER_PANEL
     row_inches = panel * heights / widths.max()
     top, bottom, gap = 0.45, 0.8, 0.04
     figure = Figure(
@@ -137,7 +137,7 @@ def montage(
         0.15 / width_in,
         1 - 0.14 / height_in,
         title,
-        color=_INK,
+        color=INK,
         fontsize=10,
         va="top",
         weight="bold",
@@ -146,7 +146,7 @@ def montage(
 
     color_image = None
     y_in = height_in - top
-    for view, row_height, row_width in zip(_VIEWS, row_inches, widths, strict=True):
+    for view, row_height, row_width in zip(VIEWS, row_inches, widths, strict=True):
         y_in -= row_height + gap
         for column in range(_COLUMNS):
             position = _position(centers[view.axis], spans[view.axis], column)
@@ -161,14 +161,14 @@ def montage(
                         row_height / height_in,
                     )
                 )
-                _draw_image(axes, view.cut(image_layer, grid, index, low), low, high)
+                draw_image(axes, view.cut(image_layer, grid, index, low), low, high)
                 # All rows share one scale of millimetres: narrower planes are centred.
                 spare = (widths.max() - row_width) / 2
                 axes.set_xlim(-0.5 - spare, row_width - 0.5 + spare)
                 if overlaid:
                     if heatmap_layer is not None and levels is not None:
                         plane = view.cut(heatmap_layer, grid, index, 0.0)
-                        color_image = _draw_heatmap(axes, plane, levels)
+                        color_image = draw_heatmap(axes, plane, levels)
                     for outline in outlines:
                         plane = view.cut(outline.layer, grid, index, 0.0)
                         if plane.max() >= 0.5 > plane.min():
@@ -176,17 +176,18 @@ def montage(
                                 plane, levels=[0.5], colors=[outline.color], linewidths=0.8
                             )
                 else:
-                    _draw_labels(axes, view, grid, index, scale_bar=column == 0)
+                    draw_orientation(axes, view, grid, index, scale_bar=column == 0)
     text = f"{volume.name}: grey {low:.4g} to {high:.4g}; the patient's right is at the left"
-    _draw_legend(figure, color_image, outlines, threshold, text)
+    draw_legend(figure, color_image, outlines, threshold, text)
     with atomic_path(path) as temporary:
         # Twice as fast as the default level, and hardly larger.
-        figure.savefig(temporary, dpi=_DPI, facecolor="black", pil_kwargs={"compress_level": 2})
+        figure.savefig(temporary, dpi=DPI, facecolor="black", pil_kwargs={"compress_level": 2})
 
 
-def _outlines(
+def outlines_of(
     mask: npt.NDArray[Any] | None, labels: Sequence[Label], geometry: Geometry
-) -> list[_Outline]:
+) -> list[Outline]:
+    """Each label's border, or one around everything where there are no labels."""
     if mask is None:
         return []
 
@@ -195,9 +196,9 @@ def _outlines(
         return sitk_image(inside.astype(np.float32), geometry)
 
     if not labels:
-        return [_Outline("mask", _CONTOUR, layer(mask != 0))]
+        return [Outline("mask", _CONTOUR, layer(mask != 0))]
     return [
-        _Outline(label.name, label.color, layer(mask == label.value))
+        Outline(label.name, label.color, layer(mask == label.value))
         for label in labels
         if (mask == label.value).any()
     ]
@@ -262,7 +263,7 @@ def _object_corners(volume: Volume) -> npt.NDArray[np.float64]:
     )
 
 
-def _slice_positions(
+def slice_positions(
     heatmap: npt.NDArray[Any] | None,
     mask: npt.NDArray[Any] | None,
     geometry: Geometry,
@@ -304,12 +305,14 @@ def _position(center: float, span: float, column: int) -> float:
     return center + (column - 1) * 0.3 * span
 
 
-def _draw_image(axes: Any, plane: Float32Array, low: float, high: float) -> None:
+def draw_image(axes: Any, plane: Float32Array, low: float, high: float) -> None:
+    """Grey levels."""
     axes.imshow(plane, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
     axes.set_axis_off()
 
 
-def _draw_heatmap(axes: Any, plane: Float32Array, levels: tuple[float, float]) -> Any:
+def draw_heatmap(axes: Any, plane: Float32Array, levels: tuple[float, float]) -> Any:
+    """The heatmap over an image; returns what a colour bar explains."""
     begin, top = levels
     # Opacity rises from nothing at the beginning of the scale: no hard edge where none is.
     alpha = np.clip((plane - begin) / max(top - begin, 1e-12), 0, 1) ** 0.7 * 0.55
@@ -318,7 +321,8 @@ def _draw_heatmap(axes: Any, plane: Float32Array, levels: tuple[float, float]) -
     )
 
 
-def _draw_labels(axes: Any, view: _View, grid: Geometry, index: int, *, scale_bar: bool) -> None:
+def draw_orientation(axes: Any, view: View, grid: Geometry, index: int, *, scale_bar: bool) -> None:
+    """Letters for the sides of the patient, the place of the slice and, if wanted, a scale bar."""
     style: dict[str, Any] = _text_style() | {"fontsize": 7, "transform": axes.transAxes}
     left, right, top, bottom = view.letters
     axes.text(0.02, 0.5, left, ha="left", va="center", **style)
@@ -340,7 +344,7 @@ def _draw_labels(axes: Any, view: _View, grid: Geometry, index: int, *, scale_ba
         length_mm = 50.0 if width * grid.spacing[0] > 120 else 10.0
         length = length_mm / grid.spacing[0]
         x0, y0 = axes.get_xlim()[0] + 0.03 * width, max(axes.get_ylim()) - 0.05 * height
-        axes.plot([x0, x0 + length], [y0, y0], color=_INK, linewidth=1.5, solid_capstyle="butt")
+        axes.plot([x0, x0 + length], [y0, y0], color=INK, linewidth=1.5, solid_capstyle="butt")
         axes.text(x0, y0 - 0.015 * height, f"{length_mm:g} mm", va="bottom", **_text_style())
 
 
@@ -349,28 +353,29 @@ def _text_style() -> dict[str, Any]:
     from matplotlib.patheffects import withStroke
 
     rim = withStroke(linewidth=1.5, foreground="black")
-    return {"color": _INK, "fontsize": 6, "path_effects": [rim]}
+    return {"color": INK, "fontsize": 6, "path_effects": [rim]}
 
 
-def _draw_legend(
+def draw_legend(
     figure: Any,
     color_image: Any,
-    outlines: Sequence[_Outline],
+    outlines: Sequence[Outline],
     threshold: float | None,
     text: str,
 ) -> None:
+    """What the colours mean, and a line of text."""
     width_in, height_in = figure.get_size_inches()
     left = 0.15
     if color_image is not None:
         bar = figure.add_axes((left / width_in, 0.6 / height_in, 2.2 / width_in, 0.09 / height_in))
         scale = figure.colorbar(color_image, cax=bar, orientation="horizontal")
         scale.solids.set_alpha(1)
-        scale.ax.tick_params(colors=_INK, labelsize=6, length=2, pad=1)
+        scale.ax.tick_params(colors=INK, labelsize=6, length=2, pad=1)
         scale.outline.set_edgecolor("#606060")
         if threshold is not None:
             scale.ax.axvline(threshold, color=_CONTOUR, linewidth=1.2)
         figure.text(
-            (left + 2.3) / width_in, 0.6 / height_in, "heatmap", color=_INK, fontsize=7, va="bottom"
+            (left + 2.3) / width_in, 0.6 / height_in, "heatmap", color=INK, fontsize=7, va="bottom"
         )
         left += 3.0
     for outline in outlines:
@@ -379,4 +384,4 @@ def _draw_legend(
             left / width_in, 0.6 / height_in, name, color=outline.color, fontsize=7, va="bottom"
         )
         left += 0.25 + 0.07 * len(name)
-    figure.text(0.15 / width_in, 0.26 / height_in, text, color=_INK, fontsize=6, va="bottom")
+    figure.text(0.15 / width_in, 0.26 / height_in, text, color=INK, fontsize=6, va="bottom")

@@ -12,6 +12,7 @@ than one of its volumes. Where the frames come from:
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +32,14 @@ from TomoSegLib.imaging.io import (
     check_size,
     check_volume,
     geometry_of,
+    hash_volume,
     itk_reader,
     nifti_affine,
     nifti_shape,
     nifti_values,
     open_nifti,
     read_to_end,
+    read_volume,
     suffix_of,
 )
 from TomoSegLib.imaging.volume import Geometry, Volume
@@ -146,6 +149,41 @@ def open_sequence(path: Path | str) -> VolumeSequence | None:
     return _open_metaimage_sequence(path) if suffix in ITK_SUFFIXES else None
 
 
+def read_volume_or_sequence(path: Path | str) -> Volume | VolumeSequence:
+    """A volume with its voxels, or a sequence that is still in its file.
+
+    Raises:
+        TomoSegError: As `TomoSegLib.imaging.io.read_volume` and `open_sequence`.
+    """
+    sequence = open_sequence(path)
+    if sequence is not None:
+        return sequence
+    try:
+        return read_volume(path)
+    except TomoSegError as error:
+        if error.code != "dicom-several-volumes":
+            raise
+        from TomoSegLib.imaging.dicom import split_path
+        from TomoSegLib.imaging.sequence_dicom import open_dicom_sequence
+
+        sequence = open_dicom_sequence(*split_path(Path(path)))
+        if sequence is None:
+            raise
+        return sequence
+
+
+def hash_sequence(sequence: VolumeSequence, numbers: Sequence[int]) -> str:
+    """SHA-256 of the content of some frames, the same in every file format.
+
+    Raises:
+        TomoSegError: As `VolumeSequence.frames`.
+    """
+    digest = hashlib.sha256()
+    for frame in sequence.frames(numbers):
+        digest.update(bytes.fromhex(hash_volume(frame)))
+    return digest.hexdigest()
+
+
 def _open_nifti_sequence(path: Path) -> VolumeSequence | None:
     image = open_nifti(path)
     shape = nifti_shape(image)
@@ -162,13 +200,15 @@ def _open_nifti_sequence(path: Path) -> VolumeSequence | None:
     index = FrameIndex.of_numbers(count)
     if unit in _NIFTI_TIME_UNITS or unit == "unknown":
         start, step = float(header["toffset"]), float(header["pixdim"][4])
-        index = FrameIndex.evenly("time", _UNIT_NAMES.get(unit, ""), start, step, count)
+        if unit != "unknown" or (start, step) != (0.0, 1.0):
+            index = FrameIndex.evenly("time", _UNIT_NAMES.get(unit, ""), start, step, count)
     proxy = image.dataobj
     size = int(np.prod(grid)) * proxy.dtype.itemsize
 
     def read(numbers: Sequence[int]) -> Iterator[npt.NDArray[np.generic]]:
         packed = suffix_of(path) == ".nii.gz"
         try:
+            stream: IO[bytes] | gzip.GzipFile
             with gzip.open(path) if packed else path.open("rb") as stream:
                 for number in numbers:
                     # Frames follow each other, so a compressed stream is unpacked only once.
@@ -243,7 +283,7 @@ def _number(text: str) -> int | None:
     return int(text) if text else None
 
 
-def skip(stream: IO[bytes], count: int) -> None:
+def skip(stream: IO[bytes] | gzip.GzipFile, count: int) -> None:
     """Read so many bytes and forget them.
 
     Raises:

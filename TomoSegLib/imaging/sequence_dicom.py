@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.errors import TomoSegWarning
 from TomoSegLib.imaging.dicom import series_slices, volume_geometry, voxels
 from TomoSegLib.imaging.sequence import FrameIndex, VolumeSequence
 from TomoSegLib.studies.dicom_images import DicomImage, ProblemList, dicom_image

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +38,12 @@ class NiftiSequenceWriter:
     ) -> None:
         self._path, self._dtype = path, np.dtype(dtype)
         self._header = nifti_header(geometry, self._dtype, (len(index.values),))
-        start, step = _steps(index)
-        self._header["pixdim"][4] = step
-        self._header["toffset"] = start
-        self._header.set_xyzt_units("mm", _TIME_UNITS.get(index.unit, "unknown"))
+        if (steps := _steps(index)) is not None:
+            self._header["toffset"], self._header["pixdim"][4] = steps
+            self._header.set_xyzt_units("mm", _TIME_UNITS.get(index.unit, "unknown"))
         self._shape = geometry.shape
         self._stack = contextlib.ExitStack()
-        self._stream: IO[bytes]
+        self._stream: gzip.GzipFile
 
     def __enter__(self) -> NiftiSequenceWriter:
         file = self._stack.enter_context(self._path.open("wb"))
@@ -62,12 +61,12 @@ class NiftiSequenceWriter:
         self._stream.write(np.ascontiguousarray(array, self._dtype).data)
 
 
-def _steps(index: FrameIndex) -> tuple[float, float]:
-    """First value and distance of evenly spaced frames, else 0 and 1."""
+def _steps(index: FrameIndex) -> tuple[float, float] | None:
+    """First value and distance of evenly spaced frames."""
     if not index.numeric or len(index.values) < 2:
-        return 0.0, 1.0
+        return None
     values = np.array([float(value) for value in index.values])
     steps = np.diff(values)
     if steps[0] <= 0 or not np.allclose(steps, steps[0], rtol=1e-3):
-        return 0.0, 1.0
+        return None
     return float(values[0]), float(steps.mean())

@@ -59,8 +59,12 @@ class _Header:
     end: int
 
 
-def open_nrrd_sequence(path: Path) -> VolumeSequence | None:
+def open_nrrd_sequence(path: Path, *, single: bool = False) -> VolumeSequence | None:
     """The sequence in an NRRD file, or None where it has not three axes in space and one beside.
+
+    Args:
+        path: The file.
+        single: Whether one frame is a sequence too, rather than a volume.
 
     Raises:
         TomoSegError: ``sequence-unsupported`` for one that is not stored as Slicer does;
@@ -88,8 +92,8 @@ def open_nrrd_sequence(path: Path) -> VolumeSequence | None:
     except (KeyError, ValueError) as error:
         reason = str(error).strip("'\"")
         raise unreadable_file(path, f"its header makes no sense at '{reason}'") from error
-    if sizes[3] == 1:
-        return None  # a single volume
+    if sizes[3] == 1 and not single:
+        return None
     big = fields.get("endian", "").lower() == "big"
     encoding = fields.get("encoding", "raw").lower()
     detached = "data file" in fields or "datafile" in fields
@@ -127,7 +131,7 @@ def open_nrrd_sequence(path: Path) -> VolumeSequence | None:
 
 
 @contextlib.contextmanager
-def _unpacked(path: Path, start: int, encoding: str) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path, start: int, encoding: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with path.open("rb") as file:
         file.seek(start)
         if encoding == "raw":
@@ -234,7 +238,7 @@ class SequenceWriter:
         self._path = path
         self._header = _header_text(geometry, index, self._dtype, components, fields or {})
         self._stack = contextlib.ExitStack()
-        self._stream: IO[bytes]
+        self._stream: gzip.GzipFile
 
     def __enter__(self) -> SequenceWriter:
         file = self._stack.enter_context(self._path.open("wb"))

@@ -16,6 +16,7 @@ from typing import Any
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.batch_report import CaseOutcome, write_summary
+from TomoSegLib.jobs.computation import computation
 from TomoSegLib.jobs.document import BatchCase, BatchJob, RunJob, RunSettings
 from TomoSegLib.jobs.events import ErrorEvent, Event, WarningEvent
 from TomoSegLib.jobs.inputs import Inputs, read_inputs
@@ -118,13 +119,9 @@ def _run_case(
 
 def _compute(job: RunJob, inputs: Inputs, report: Reporter) -> AnyResult:
     """Run one case; its results appear at once, or not at all."""
-    if inputs.model.card.task == "segmentation":
-        from TomoSegLib.jobs.segment import segment as compute
-    else:
-        from TomoSegLib.jobs.run import run as compute
     scratch = Scratch(Path(job.output), job.outputs, job.overwrite)
     try:
-        compute(inputs, scratch.results, report)
+        computation(inputs)(inputs, scratch.results, report)
         scratch.commit()
     finally:
         scratch.discard()

@@ -12,7 +12,13 @@ from urllib.parse import quote
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.jobs.events import ErrorEvent
-from TomoSegLib.jobs.result import AnyResult, RunResult
+from TomoSegLib.jobs.result import (
+    AnyResult,
+    HeatmapFrame,
+    RunResult,
+    SequenceRecord,
+    parts_of,
+)
 from TomoSegLib.models.card import ModelCard
 
 SUMMARY_NAME = "summary.csv"
@@ -29,10 +35,12 @@ class CaseOutcome:
     Attributes:
         case: Its id, and the name of its folder.
         status: ``done``, ``skipped`` (the same results were there) or ``failed``.
-        volume_ml: Volume of the mask, of all segments together.
-        components: Its parts.
-        peak: The heatmap's maximum.
-        threshold: The heatmap value at which the mask begins.
+        volume_ml: Volume of the mask, of all segments together; of a sequence, the mean over its
+            frames.
+        components: Its parts; of a sequence, the most in one frame.
+        peak: The heatmap's maximum; of a sequence, over all frames.
+        threshold: The heatmap value at which the mask begins, where it is the same for all frames.
+        frames: How many frames of a sequence were worked on.
         warnings: Number of warnings of the run.
         seconds: Time that it took now.
         error: Code of the error.
@@ -46,6 +54,7 @@ class CaseOutcome:
     components: int | None = None
     peak: float | None = None
     threshold: float | None = None
+    frames: int | None = None
     warnings: int | None = None
     seconds: float | None = None
     error: str | None = None
@@ -55,15 +64,18 @@ class CaseOutcome:
     @classmethod
     def of_result(cls, case: str, status: str, result: AnyResult, seconds: float) -> CaseOutcome:
         """The row of a case that has results."""
-        parts = [result.mask] if isinstance(result, RunResult) else result.segments
-        heatmap = result if isinstance(result, RunResult) else None
+        frames = result.frames if isinstance(result, SequenceRecord) else [result]
+        parts = [parts_of(frame) for frame in frames]
+        maps = [frame for frame in frames if isinstance(frame, (RunResult, HeatmapFrame))]
+        thresholds = {frame.mask.threshold for frame in maps}
         return cls(
             case,
             status,
-            volume_ml=sum(part.volume_ml for part in parts),
-            components=sum(part.components for part in parts),
-            peak=heatmap.heatmap.maximum if heatmap else None,
-            threshold=heatmap.mask.threshold if heatmap else None,
+            volume_ml=sum(part.volume_ml for found in parts for part in found) / len(frames),
+            components=max(sum(part.components for part in found) for found in parts),
+            peak=max((frame.heatmap.maximum for frame in maps), default=None),
+            threshold=thresholds.pop() if len(thresholds) == 1 else None,
+            frames=len(frames) if isinstance(result, SequenceRecord) else None,
             warnings=len(result.warnings),
             seconds=round(seconds, 1),
             input=next(iter(result.inputs.values())).path,
@@ -153,11 +165,12 @@ def _row(folder: Path, outcome: CaseOutcome) -> str:
             f"</td><td></td></tr>"
         )
     link = quote(outcome.case)
+    frames = "" if outcome.frames is None else f"<br>{outcome.frames} frames"
     picture = f"{THUMBNAILS_NAME}/{link}.png"
     if not _thumbnail(folder, outcome).is_file():
         picture = f"{link}/overlay.png"
     return (
-        f"<tr><td>{name}</td><td>{outcome.status}</td>"
+        f"<tr><td>{name}</td><td>{outcome.status}{frames}</td>"
         f'<td class="number">{outcome.volume_ml or 0:.2f} mL</td>'
         f'<td class="number">{outcome.components}</td>'
         f'<td class="number">{outcome.warnings}</td>'

@@ -58,6 +58,8 @@ class RunSettings(JobModel):
         components: Which connected components of the mask are kept.
         minimum_size_ml: Smaller components are dropped.
         region: Reconstruct only this box; outside of it the heatmap is 0.
+        frames: Of a sequence, only these frames, counted from 0: ``START:STOP``,
+            ``START:STOP:STEP`` or one number; None: all. Without a sequence it is refused.
         device: ``auto`` takes a GPU where there is one that works.
         batch_size: Slices per pass of the encoder, or windows of the segmenter; None for the
             device's default.
@@ -79,6 +81,9 @@ class RunSettings(JobModel):
     components: Components | None = None
     minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     region: Region | None = None
+    frames: Annotated[str, Field(pattern=r"^(\d{1,6}|\d{0,6}:\d{0,6}(:[1-9]\d{0,5})?)$")] | None = (
+        None
+    )
     device: str = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -108,7 +113,8 @@ class RunSettings(JobModel):
 class RunJob(RunSettings):
     """Volume in; heatmap and mask out, or segmentation and probabilities: as the model's task is.
 
-    A segmenter gives no previews.
+    Where the first channel is a sequence, every frame is worked on and the results are sequences;
+    see `TomoSegLib.jobs.sequence`. Segmenters and sequences give no previews.
 
     Attributes:
         input: File (or DICOM folder) of the model's first channel.
@@ -126,6 +132,10 @@ class RunJob(RunSettings):
         "heatmap.nrrd",
         "agreement.nrrd",
         "probabilities.nrrd",
+        "heatmap.seq.nrrd",
+        "agreement.seq.nrrd",
+        "probabilities.seq.nrrd",
+        "segmentations",
         "mask.seg.nrrd",
         "mask.nii.gz",
         "overlay.png",

@@ -5,10 +5,18 @@ Most of what can be wrong is wrong here, so torch is not imported yet: an error 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import hash_volume, read_volume
+from TomoSegLib.imaging.io import hash_volume
+from TomoSegLib.imaging.sequence import (
+    FrameIndex,
+    VolumeSequence,
+    chosen_frames,
+    hash_sequence,
+    read_volume_or_sequence,
+)
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs.document import Expected, Region, RunJob
 from TomoSegLib.jobs.report import Reporter
@@ -19,6 +27,27 @@ from TomoSegLib.models.store import find_model
 from TomoSegLib.tomography.directions import parse_directions
 
 
+@dataclass(frozen=True)
+class SequenceInputs:
+    """What a job on a sequence works on.
+
+    Attributes:
+        numbers: The frames, ascending, from 0.
+        index: What tells these frames apart.
+        geometry: The grid of every frame.
+        name: What the first channel is called.
+        channels: The channels in the card's order; a volume serves for every frame.
+        foreground: The foreground mask, where one is given; likewise.
+    """
+
+    numbers: Sequence[int]
+    index: FrameIndex
+    geometry: Geometry
+    name: str
+    channels: Sequence[Volume | VolumeSequence]
+    foreground: Volume | VolumeSequence | None
+
+
 @dataclass
 class Inputs:
     """What a job works on.
@@ -26,10 +55,11 @@ class Inputs:
     Attributes:
         job: The job with every setting filled in.
         model: Its model.
-        volumes: The channels in the card's order.
+        volumes: The channels in the card's order; none where the job is on a sequence.
         foreground: The foreground mask, where one is given.
         records: What the channels are, by name, for ``result.json``.
         foreground_record: The same of the foreground mask.
+        sequence: The sequence, if the job is on one.
     """
 
     job: RunJob
@@ -38,6 +68,7 @@ class Inputs:
     foreground: Volume | None
     records: dict[str, Input]
     foreground_record: Input | None
+    sequence: SequenceInputs | None = None
 
     @property
     def target(self) -> Geometry:
@@ -49,12 +80,35 @@ class Inputs:
         self.volumes = []
         self.foreground = None
 
+    def frames(self) -> Iterator[Inputs]:
+        """The inputs of one frame of the sequence after the other; only one is in memory."""
+        assert self.sequence is not None
+        numbers = self.sequence.numbers
+        channels = [_frames(channel, numbers) for channel in self.sequence.channels]
+        foregrounds = _frames(self.sequence.foreground, numbers)
+        for _ in numbers:
+            volumes = [volume for volume in map(next, channels) if volume is not None]
+            yield replace(self, volumes=volumes, foreground=next(foregrounds), sequence=None)
+
+
+def _frames(
+    source: Volume | VolumeSequence | None, numbers: Sequence[int]
+) -> Iterator[Volume | None]:
+    if isinstance(source, VolumeSequence):
+        yield from source.frames(numbers)
+    else:
+        for _ in numbers:
+            yield source
+
 
 def read_inputs(job: RunJob, report: Reporter) -> Inputs:
     """Find the model, fill in the job's settings from its card, and read the volumes.
 
+    Of sequences every frame is looked at once, so that what is wrong with one comes out now.
+
     Raises:
-        TomoSegError: From `find_model`, `complete`, `check_hash` and `read_volume`.
+        TomoSegError: From `find_model`, `complete`, `check_hash` and `read_volume_or_sequence`;
+            ``region-outside``, ``frames-outside``, ``frames-no-sequence``, ``sequence-channels``.
     """
     model = find_model(job.model)
     job = complete(job, model, report.warn)
@@ -63,29 +117,95 @@ def read_inputs(job: RunJob, report: Reporter) -> Inputs:
     if job.directions is not None:
         parse_directions(job.directions)  # for its error, long before it is needed
     inputs = Inputs(job, model, [], None, {}, None)
+    sources: list[Volume | VolumeSequence] = []
+    numbers: list[int] | None = None
     with report.stage("read", len(job.channels)) as progress:
         for name, path in job.channels.items():
-            volume, inputs.records[name] = _read(path, "input", expected.inputs.get(name))
-            inputs.volumes.append(volume)
-            progress(len(inputs.volumes), len(job.channels))
-        if job.foreground is not None:
-            inputs.foreground, inputs.foreground_record = _read(
-                job.foreground, "foreground", expected.foreground
+            source = read_volume_or_sequence(path)
+            if not sources:
+                region_grid(job.region, source)  # for its error
+                numbers = _numbers(job, source)
+            _check_frames(name, source, sources)
+            inputs.records[name] = _record(
+                "input", path, source, numbers, expected.inputs.get(name)
             )
-    region_grid(job.region, inputs.volumes[0])  # for its error
+            sources.append(source)
+            progress(len(sources), len(job.channels))
+        foreground = None
+        if job.foreground is not None:
+            foreground = read_volume_or_sequence(job.foreground)
+            _check_frames("foreground", foreground, sources)
+            inputs.foreground_record = _record(
+                "foreground", job.foreground, foreground, numbers, expected.foreground
+            )
+    first = sources[0]
+    if numbers is not None and isinstance(first, VolumeSequence):
+        index = first.index.part(numbers)
+        inputs.job = job.model_copy(update={"frames": _range(numbers)})
+        inputs.sequence = SequenceInputs(
+            numbers, index, first.geometry, first.name, sources, foreground
+        )
+    else:
+        inputs.volumes = [source for source in sources if isinstance(source, Volume)]
+        inputs.foreground = foreground if isinstance(foreground, Volume) else None
     return inputs
 
 
-def _read(path: str, what: str, expected: str | None) -> tuple[Volume, Input]:
-    volume = read_volume(path)
-    digest = hash_volume(volume)
+def _numbers(job: RunJob, first: Volume | VolumeSequence) -> list[int] | None:
+    """The frames that are worked on, or None where there is no sequence."""
+    if isinstance(first, VolumeSequence):
+        return chosen_frames(job.frames, first)
+    if job.frames is not None:
+        raise TomoSegError(
+            "frames-no-sequence",
+            f"'{first.name}' is one volume: it has no frames to choose from.",
+            "Leave the setting 'frames' out.",
+        )
+    return None
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """Frames at equal distances as ``START:STOP`` or ``START:STOP:STEP``."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    return f"{numbers[0]}:{numbers[-1] + 1}" + (f":{step}" if step > 1 else "")
+
+
+def _check_frames(
+    name: str, source: Volume | VolumeSequence, before: Sequence[Volume | VolumeSequence]
+) -> None:
+    """Refuse a sequence beside one volume, or beside a sequence of another length."""
+    if not before or not isinstance(source, VolumeSequence):
+        return
+    first = before[0]
+    there = len(first) if isinstance(first, VolumeSequence) else 1
+    if there != len(source):
+        raise TomoSegError(
+            "sequence-channels",
+            f"'{source.name}' ({name}) has {len(source)} frames, and '{first.name}' has {there}.",
+            "Give sequences of the same frames, or one volume that serves for all of them.",
+        )
+
+
+def _record(
+    what: str,
+    path: str,
+    source: Volume | VolumeSequence,
+    numbers: Sequence[int] | None,
+    expected: str | None,
+) -> Input:
+    frames = None
+    if isinstance(source, VolumeSequence):
+        frames, digest = len(source), hash_sequence(source, numbers or [])
+    else:
+        digest = hash_volume(source)
     check_hash(what, path, digest, expected)
-    x, y, z = (float(size) for size in volume.geometry.spacing)
-    record = Input(path=path, hash=digest, shape=volume.geometry.shape, spacing_mm=(x, y, z))
-    return volume, record
+    x, y, z = (float(size) for size in source.geometry.spacing)
+    return Input(
+        path=path, hash=digest, shape=source.geometry.shape, spacing_mm=(x, y, z), frames=frames
+    )
 
 
-def region_grid(region: Region | None, image: Volume) -> Geometry:
+def region_grid(region: Region | None, image: Volume | VolumeSequence) -> Geometry:
     """The grid of the region of interest, or the whole one."""
     geometry = image.geometry
     if region is None:

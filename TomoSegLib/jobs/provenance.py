@@ -26,6 +26,7 @@ from TomoSegLib.jobs.result import (
     Directions,
     Environment,
     Heatmap,
+    HeatmapFrame,
     HeatmapPeak,
     Mask,
     Model,
@@ -33,8 +34,11 @@ from TomoSegLib.jobs.result import (
     Record,
     RunNote,
     RunResult,
+    RunSequenceResult,
     Segment,
     SegmentationResult,
+    SegmentationSequenceResult,
+    SegmentFrame,
     Vector,
     file_hash,
 )
@@ -133,11 +137,7 @@ def write_result(
         **_record(folder, inputs, found.device, found.batch_size, warnings),
         settings=method_settings(inputs.job, inputs.model.card),
         refinement=refinement_settings(inputs.job, inputs.model.card),
-        directions=Directions(
-            name=found.directions.name,
-            vectors=[_vector(vector) for vector in found.directions.vectors],
-            weights=found.directions.weights.tolist(),
-        ),
+        directions=_directions(found),
         heatmap=heatmap,
         mask=mask,
         timings_s=timings_s
@@ -166,6 +166,67 @@ def write_segmentation_result(
         timings_s=timings_s | {"segment.network": round(found.seconds, 3)},
     )
     _write(folder, result)
+
+
+def write_sequence_result(
+    folder: Path,
+    *,
+    inputs: Inputs,
+    found: HeatmapResult,
+    frames: list[HeatmapFrame],
+    timings_s: dict[str, float],
+    warnings: Sequence[WarningEvent],
+) -> None:
+    """Write ``result.json`` of a sequence of heatmaps; ``found`` is that of the last frame."""
+    assert inputs.sequence is not None
+    result = RunSequenceResult(
+        **_record(folder, inputs, found.device, found.batch_size, warnings),
+        **_index(inputs),
+        settings=method_settings(inputs.job, inputs.model.card),
+        refinement=refinement_settings(inputs.job, inputs.model.card),
+        directions=_directions(found),
+        frames=frames,
+        timings_s=timings_s,
+    )
+    _write(folder, result)
+
+
+def write_segmentation_sequence_result(
+    folder: Path,
+    *,
+    inputs: Inputs,
+    found: Prediction,
+    windows: int,
+    frames: list[SegmentFrame],
+    timings_s: dict[str, float],
+    warnings: Sequence[WarningEvent],
+) -> None:
+    """Write ``result.json`` of a sequence of segmentations; ``found`` is that of the last frame."""
+    card = inputs.model.card
+    assert card.sliding_window is not None
+    result = SegmentationSequenceResult(
+        **_record(folder, inputs, found.device, found.batch_size, warnings),
+        **_index(inputs),
+        settings=card.sliding_window.model_copy(update={"outputs": card.outputs}),
+        windows=windows,
+        frames=frames,
+        timings_s=timings_s,
+    )
+    _write(folder, result)
+
+
+def _index(inputs: Inputs) -> dict[str, Any]:
+    assert inputs.sequence is not None
+    index = inputs.sequence.index
+    return {"index_name": index.name, "index_unit": index.unit}
+
+
+def _directions(found: HeatmapResult) -> Directions:
+    return Directions(
+        name=found.directions.name,
+        vectors=[_vector(vector) for vector in found.directions.vectors],
+        weights=found.directions.weights.tolist(),
+    )
 
 
 def _record(
@@ -202,7 +263,11 @@ def _record(
         ),
         "warnings": [RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings],
         "created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "files": {path.name: file_hash(path) for path in sorted(folder.iterdir())},
+        "files": {
+            path.relative_to(folder).as_posix(): file_hash(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
     }
 
 

@@ -24,7 +24,7 @@ class Reporter:
 
     Attributes:
         device: Where the job computes; part of every progress event.
-        timings: Seconds that each finished stage took.
+        timings: Seconds that each finished stage took, all its repetitions together.
         warnings: All warnings so far.
     """
 
@@ -36,13 +36,16 @@ class Reporter:
         self._process = psutil.Process()
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int = 1) -> Iterator[Callable[[int, int], None]]:
-        """One stage of the job; yields the function to call with ``(done, total)``."""
+    def stage(self, name: str, total: int = 1) -> Iterator[Callable[[float, int], None]]:
+        """One stage of the job; yields the function to call with ``(done, total)``.
+
+        A fraction of a unit that is done counts for the ETA.
+        """
         start = time.monotonic()
         last = 0.0
         units = total
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: float, total: int) -> None:
             nonlocal last, units
             units = total
             now = time.monotonic()
@@ -50,11 +53,12 @@ class Reporter:
                 return  # a reader gets no more than it can show
             last = now
             eta = (now - start) / done * (total - done) if done else None
-            self._progress(name, done, total, eta)
+            self._progress(name, int(done), total, eta)
 
         self._progress(name, 0, total, None)
         yield progress
-        self.timings[name] = round(time.monotonic() - start, 3)
+        seconds = self.timings.get(name, 0.0) + time.monotonic() - start
+        self.timings[name] = round(seconds, 3)
         self._progress(name, units, units, 0.0)
 
     def warn(self, code: str, message: str, hint: str = "") -> None:

@@ -7,6 +7,7 @@ of inputs and model) and to tell whether the same came out (the hashes of the fi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -15,6 +16,9 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.document import Expected, JobModel, RunJob
 from TomoSegLib.models.card import Label, MethodSettings, RefinementSettings, SlidingWindow
+
+SEGMENTATIONS = "segmentations"
+"""The folder with the segmentation of each frame of a sequence."""
 
 Vector = tuple[float, float, float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -28,12 +32,15 @@ class Input(JobModel):
         hash: SHA-256 of its content (voxels and geometry), the same in every file format.
         shape: Voxels along ``(k, j, i)``.
         spacing_mm: Voxel size along ``(i, j, k)``.
+        frames: How many frames the file has, if it is a sequence; the hash is of those that were
+            worked on.
     """
 
     path: str
     hash: Sha256
     shape: tuple[int, int, int]
     spacing_mm: Vector
+    frames: int | None = None
 
 
 class Model(JobModel):
@@ -185,7 +192,76 @@ class SegmentationResult(Record):
     segments: list[Segment]
 
 
-AnyResult = Union[RunResult, SegmentationResult]
+class HeatmapFrame(JobModel):
+    """What was found in one frame of a sequence.
+
+    Attributes:
+        number: Which frame of the input, from 0.
+        value: What tells it apart, as the input says it (its time, above all).
+        heatmap: Figures of its heatmap.
+        mask: Figures of its mask.
+    """
+
+    number: int
+    value: str
+    heatmap: Heatmap
+    mask: Mask
+
+
+class SegmentFrame(JobModel):
+    """Likewise of a segmenter."""
+
+    number: int
+    value: str
+    segments: list[Segment]
+
+
+class SequenceRecord(Record):
+    """What results of sequences have in common.
+
+    Attributes:
+        frames: What was found in each frame.
+        index_name: What the frames' values are, such as ``time``.
+        index_unit: Their unit, such as ``ms``, or empty.
+    """
+
+    index_name: str
+    index_unit: str
+    frames: Any
+
+
+class RunSequenceResult(SequenceRecord):
+    """The content of ``result.json`` of a heatmap model's run on a sequence; see `RunResult`."""
+
+    task: Literal["heatmap-sequence"] = "heatmap-sequence"
+    settings: MethodSettings
+    refinement: RefinementSettings | None = None
+    directions: Directions
+    frames: list[HeatmapFrame]
+
+
+class SegmentationSequenceResult(SequenceRecord):
+    """The content of ``result.json`` of a segmenter's run on a sequence.
+
+    See `SegmentationResult`; ``windows`` is of all frames together.
+    """
+
+    task: Literal["segmentation-sequence"] = "segmentation-sequence"
+    settings: SlidingWindow
+    windows: int
+    frames: list[SegmentFrame]
+
+
+AnyResult = Union[RunResult, SegmentationResult, RunSequenceResult, SegmentationSequenceResult]
+
+
+def parts_of(
+    found: RunResult | SegmentationResult | HeatmapFrame | SegmentFrame,
+) -> Sequence[Mask | Segment]:
+    """Figures of the mask, or of each segment."""
+    if isinstance(found, (RunResult, HeatmapFrame)):
+        return [found.mask]
+    return found.segments
 
 
 def _task(record: Any) -> Any:
@@ -198,6 +274,8 @@ _ADAPTER: TypeAdapter[AnyResult] = TypeAdapter(
         Union[
             Annotated[RunResult, Tag("heatmap")],
             Annotated[SegmentationResult, Tag("segmentation")],
+            Annotated[RunSequenceResult, Tag("heatmap-sequence")],
+            Annotated[SegmentationSequenceResult, Tag("segmentation-sequence")],
         ],
         Discriminator(_task),
     ]
@@ -257,6 +335,11 @@ def repeated(
             ),
         }
     )
+
+
+def segmentation_name(number: int) -> str:
+    """The file of a frame's segmentation in the folder of them."""
+    return f"frame-{number:04}.seg.nrrd"
 
 
 def file_hash(path: Path) -> str:

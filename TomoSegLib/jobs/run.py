@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from TomoSegLib.jobs.devices import choose_device
 from TomoSegLib.jobs.document import Region, RunJob
 from TomoSegLib.jobs.inputs import Inputs
 from TomoSegLib.jobs.report import Reporter
+from TomoSegLib.jobs.result import Heatmap, Mask
 from TomoSegLib.jobs.settings import mask_settings, method_settings, refinement_settings, some
 from TomoSegLib.jobs.steps import inside_region, load_on_device, make_reproducible, write_all
 from TomoSegLib.models.card import ModelCard
@@ -33,8 +35,69 @@ FIRST_PREVIEW = 4
 Float32Array = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What was found in one volume, on its whole grid.
+
+    Attributes:
+        image: The first channel.
+        found: What the pipeline gave, on the region's grid.
+        heatmap: ``[k, j, i]``, 0 outside of the region.
+        agreement: Likewise.
+        mask: ``[k, j, i]`` uint8 with the label's value.
+        heatmap_figures: For the record.
+        mask_figures: Likewise.
+    """
+
+    image: Volume
+    found: HeatmapResult
+    heatmap: Float32Array
+    agreement: Float32Array
+    mask: npt.NDArray[np.uint8]
+    heatmap_figures: Heatmap
+    mask_figures: Mask
+
+
 def run(inputs: Inputs, results: Path, report: Reporter) -> None:
     """Carry out a job whose inputs have been read, and write its outputs into a folder.
+
+    Raises:
+        TomoSegError: Whatever the user can cause or mend.
+    """
+    job, card = inputs.job, inputs.model.card
+    findings = find(inputs, report)
+    image, heatmap, mask = findings.image, findings.heatmap, findings.mask
+
+    def draw() -> None:
+        title = f"{image.name}   {card.title}"
+        footer = overlay_footer(job, card, findings.mask_figures.threshold)
+        montage(image, heatmap, mask, results / "overlay.png", title=title, footer=footer)
+
+    write_all(
+        report,
+        draw,
+        lambda: write_volume(image.with_array(heatmap, "heatmap"), results / "heatmap.nrrd"),
+        lambda: write_volume(
+            image.with_array(findings.agreement, "agreement"), results / "agreement.nrrd"
+        ),
+        lambda: write_segmentation(
+            results / "mask.seg.nrrd", mask, image.geometry, card.labels, image.name
+        ),
+        lambda: write_volume(image.with_array(mask, "mask"), results / "mask.nii.gz"),
+    )
+    provenance.write_result(
+        results,
+        inputs=inputs,
+        found=findings.found,
+        heatmap=findings.heatmap_figures,
+        mask=findings.mask_figures,
+        timings_s=report.timings,
+        warnings=report.warnings,
+    )
+
+
+def find(inputs: Inputs, report: Reporter) -> Findings:
+    """Heatmap and mask of one volume; nothing is written but previews.
 
     Raises:
         TomoSegError: Whatever the user can cause or mend.
@@ -77,33 +140,15 @@ def run(inputs: Inputs, results: Path, report: Reporter) -> None:
                 foreground=inside,
             )
         mask *= np.uint8(card.labels[0].value)
-        heatmap_figures = provenance.measure_heatmap(heatmap, inside, image.geometry)
-        mask_figures = provenance.measure_mask(mask, threshold, image.geometry)
-
-    def draw() -> None:
-        title = f"{image.name}   {card.title}"
-        footer = _footer(job, card, threshold)
-        montage(image, heatmap, mask, results / "overlay.png", title=title, footer=footer)
-
-    write_all(
-        report,
-        draw,
-        lambda: write_volume(image.with_array(heatmap, "heatmap"), results / "heatmap.nrrd"),
-        lambda: write_volume(image.with_array(agreement, "agreement"), results / "agreement.nrrd"),
-        lambda: write_segmentation(
-            results / "mask.seg.nrrd", mask, image.geometry, card.labels, image.name
-        ),
-        lambda: write_volume(image.with_array(mask, "mask"), results / "mask.nii.gz"),
-    )
-    provenance.write_result(
-        results,
-        inputs=inputs,
-        found=found,
-        heatmap=heatmap_figures,
-        mask=mask_figures,
-        timings_s=report.timings,
-        warnings=report.warnings,
-    )
+        return Findings(
+            image,
+            found,
+            heatmap,
+            agreement,
+            mask,
+            provenance.measure_heatmap(heatmap, inside, image.geometry),
+            provenance.measure_mask(mask, threshold, image.geometry),
+        )
 
 
 def _heatmap(
@@ -167,11 +212,13 @@ def _embed(array: Float32Array, region: Region | None, geometry: Geometry) -> Fl
     return whole
 
 
-def _footer(job: RunJob, card: ModelCard, threshold: float) -> str:
+def overlay_footer(job: RunJob, card: ModelCard, threshold: float | None) -> str:
+    """The small print of the picture; without a threshold where frames have their own."""
     method = some(job.method) if job.cam is None else f"{job.method} ({job.cam})"
     refined = "" if job.refine in (None, "none") else f", refined ({job.refine})"
     trained = "trained on simulated data" if card.training_data.simulated else "research use"
+    above = f"{job.threshold}" if threshold is None else f"{threshold:.4g}"
     return (
         f"{card.name} {card.version}, {trained}   {method}, {job.directions}, "
-        f"filter order {job.filter_order:g}   mask above {threshold:.4g}{refined}"
+        f"filter order {job.filter_order:g}   mask above {above}{refined}"
     )

@@ -35,8 +35,8 @@ class Scratch:
 
     Args:
         output: Folder in which the results shall be at the end.
-        names: Names of the files that the job may write; the last is written last and removed
-            first, so that where it is, the set is complete.
+        names: Names of the files and folders that the job may write; the last is written last and
+            removed first, so that where it is, the set is complete.
         overwrite: Whether results that are there already are replaced.
 
     Raises:
@@ -92,7 +92,7 @@ class Scratch:
                 os.replace(self.results, self.output)
             else:
                 for name in reversed(self._names):
-                    (self.output / name).unlink(missing_ok=True)
+                    _remove(self.output / name)
                 for name in self._names:
                     if (self.results / name).exists():
                         os.replace(self.results / name, self.output / name)
@@ -124,6 +124,13 @@ class Scratch:
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
             self._made_parents.insert(0, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_stale(output: Path) -> None:

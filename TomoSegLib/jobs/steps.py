@@ -36,7 +36,13 @@ def make_reproducible(job: RunJob) -> None:
 
 @contextlib.contextmanager
 def loading_once() -> Iterator[None]:
-    """In this block, of jobs with one and the same model, its network is loaded only once."""
+    """In this block, of jobs with one and the same model, its network is loaded only once.
+
+    Blocks may lie in each other: the outermost counts.
+    """
+    if _kept.get() is not None:
+        yield
+        return
     token = _kept.set([])
     try:
         yield

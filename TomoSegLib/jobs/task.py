@@ -85,16 +85,12 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
 
         return ResultEvent(data=probe())
     try:
+        from TomoSegLib.jobs.computation import computation
         from TomoSegLib.jobs.inputs import read_inputs
 
         with reporter.collecting_warnings():
             inputs = read_inputs(job, reporter)
-            # Both import torch and all the rest.
-            if inputs.model.card.task == "segmentation":
-                from TomoSegLib.jobs.segment import segment as compute
-            else:
-                from TomoSegLib.jobs.run import run as compute
-            compute(inputs, Path(results), reporter)
+            computation(inputs)(inputs, Path(results), reporter)
         return ResultEvent(job.output)
     except OSError as error:
         if space := no_space_error(error, Path(job.output)):

@@ -118,8 +118,12 @@ def write_probabilities(
         image.SetSpacing(geometry.spacing.tolist())
         image.SetDirection(geometry.direction.ravel().tolist())
         image.SetOrigin(geometry.origin.tolist())
-    fields = {
+    write_itk(image, path, label_fields(labels))
+
+
+def label_fields(labels: Sequence[Label]) -> dict[str, str]:
+    """Header fields that say what the components of probabilities are."""
+    return {
         f"TomoSeg_Label{index}": f"{label.value} {' '.join(label.name.split())}"
         for index, label in enumerate(labels)
     }
-    write_itk(image, path, fields)
