@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from TomoSegPanel.display import showArray
-from TomoSegPanel.studyInspector import InspectedStudy
+from TomoSegPanel.studyInspector import InspectedStudy, tableRows
 
 PART = "TomoSeg.StudyPart"
 """Attribute of all nodes of a study: ``volume``, ``plane`` or ``line``."""
@@ -105,14 +105,22 @@ def showLines(selected: str, sliceNodes: Callable[[str], Sequence[str]]) -> None
 def readStudy(text: str) -> dict[str, Any] | None:
     """The study of a parameter node, as `studyText` has written it; None where there is none."""
     try:
-        record = json.loads(text) if text else None
-        if isinstance(record, dict):
-            for view in record["data"]["views"]:
-                np.array([view["corners_mm"], view["others"], view["read_along"]], dtype=object)
-            return record
+        record = json.loads(text)
+        data = record["data"]
+        tableRows(data)
+        texts = [record["folder"], record["table"]]
+        for view in [*data["views"], *data["unused"]]:
+            texts += [view["name"], view["description"], view["file"]]
+            np.asarray([*view["spacing_mm"], view["slices"], view["phases"]], dtype=float)
+        for view in data["views"]:
+            texts += [view["color"], *view["others"]]
+            shapes = np.shape(view["corners_mm"]), np.shape(view["read_along"])
+            if shapes != ((4, 3), (2, 3)):
+                return None
+            toRas(view["corners_mm"]), toRas(view["read_along"])
+        return record if all(isinstance(each, str) for each in texts) else None
     except (ValueError, KeyError, TypeError):
-        pass  # not written by the panel
-    return None
+        return None  # not written by the panel
 
 
 def studyText(folder: str, study: InspectedStudy) -> str:
@@ -203,7 +211,8 @@ def _newNode(className: str, name: str, part: str, view: str) -> Any:
     scene = slicer.mrmlScene
     node = scene.CreateNodeByClass(className)
     node.UnRegister(None)
-    node.SetName(scene.GenerateUniqueName(name))
+    taken = scene.GetFirstNodeByName(name) is not None
+    node.SetName(scene.GenerateUniqueName(name) if taken else name)
     node.SetAttribute(PART, part)
     node.SetAttribute(VIEW, view)
     scene.AddNode(node)

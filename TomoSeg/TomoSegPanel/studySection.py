@@ -331,6 +331,7 @@ class StudySection(Section):
         self.views.forget()
         self._text, self._record, self._rows, self._selected = "", None, [], ""
         self.ui.viewsTree.clear()
+        selectData(self.ui.studySliceCombo, "Red")
         self._showJob(False)
         self._say([])
 

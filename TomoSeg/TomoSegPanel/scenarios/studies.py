@@ -224,9 +224,9 @@ def a_corrected_view_is_inspected_again_and_saved_with_the_study_and_the_scene(
     assert _kinds(bench)["unclear"] == "3-chamber" and len(studyScene.studyNodes("line")) == 2
     _select(bench, "unclear")
     _select(bench, "sax")
-    assert (
-        compositeOf(sliceNodes()[0]).GetBackgroundVolumeID() == studyScene.volumeOf("sax").GetID()
-    )
+    sax = studyScene.volumeOf("sax")
+    assert compositeOf(sliceNodes()[0]).GetBackgroundVolumeID() == sax.GetID()
+    assert sax.GetName() == "sax"
     _select(bench, "4ch")
     bench.setChecked(bench.ui.viewUsedCheckBox, True)
     _inspect(bench)
