@@ -1,4 +1,4 @@
-"""2D encoder-decoders with open levels: MONAI's U-Net and a U-Net with a ResNet encoder."""
+"""2D encoder-decoders with open levels: MONAI's U-Net, and U-Nets with well-known encoders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal, cast, get_args
 from monai.networks.nets import FlexibleUNet
 from torch import Tensor, nn
 
+from TomoSegLib.networks.efficientnet import CHANNELS, NAME
 from TomoSegLib.networks.unet import ENCODER, STRIDE, UNet
 
 FEATURES = (64, 128, 256, 512, 1024, 64)
@@ -28,25 +29,23 @@ class UNet2D(UNet):
         super().__init__(in_channels, out_channels, features)
 
 
-class ResNetUNet2D(FlexibleUNet):  # type: ignore[misc]
-    """2D U-Net with a ResNet (He et al. 2016) as its encoder.
+class EncoderUNet2D(FlexibleUNet):  # type: ignore[misc]
+    """2D U-Net with the encoder of a network for classification.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; nothing is applied to them.
-        backbone: Which ResNet.
+        backbone: MONAI's name of the encoder.
+        level_channels: Channels of its five levels.
     """
 
     stride = 32
 
     def __init__(
-        self, in_channels: int = 1, out_channels: int = 1, backbone: Backbone = "resnet18"
+        self, in_channels: int, out_channels: int, backbone: str, level_channels: Sequence[int]
     ) -> None:
-        if backbone not in get_args(Backbone):
-            raise ValueError(f"unknown backbone {backbone!r}")
         super().__init__(in_channels, out_channels, backbone, spatial_dims=2)
-        deep = 4 if backbone == "resnet50" else 1
-        self.level_channels = (64, 64 * deep, 128 * deep, 256 * deep, 512 * deep)
+        self.level_channels = tuple(level_channels)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The five levels of the encoder.
@@ -68,7 +67,38 @@ class ResNetUNet2D(FlexibleUNet):  # type: ignore[misc]
         return self.decode(self.encode(inputs))
 
 
-EncoderDecoder = UNet2D | ResNetUNet2D
+class ResNetUNet2D(EncoderUNet2D):
+    """2D U-Net with a ResNet (He et al. 2016) as its encoder.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; nothing is applied to them.
+        backbone: Which ResNet.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, backbone: Backbone = "resnet18"
+    ) -> None:
+        if backbone not in get_args(Backbone):
+            raise ValueError(f"unknown backbone {backbone!r}")
+        deep = 4 if backbone == "resnet50" else 1
+        channels = (64, 64 * deep, 128 * deep, 256 * deep, 512 * deep)
+        super().__init__(in_channels, out_channels, backbone, channels)
+
+
+class EfficientNetUNet2D(EncoderUNet2D):
+    """2D U-Net with an EfficientNet-Lite0 as its encoder, see `EfficientNetLite0Encoder`.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; nothing is applied to them.
+    """
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1) -> None:
+        super().__init__(in_channels, out_channels, NAME, CHANNELS)
+
+
+EncoderDecoder = UNet2D | ResNetUNet2D | EfficientNetUNet2D
 
 
 def is_encoder_weight(name: str) -> bool:
