@@ -26,7 +26,7 @@ from TomoSegPanel import studyScene  # noqa: E402
 from TomoSegPanel.display import matrixOf  # noqa: E402
 from TomoSegPanel.scenarios.bench import Bench, plainText  # noqa: E402
 from TomoSegPanel.scenarios.studies import assertLinesLieOnBothPlanes  # noqa: E402
-from TomoSegPanel.studySection import kindTitles  # noqa: E402
+from TomoSegPanel.studyTable import kindTitles  # noqa: E402
 
 from TomoSegLib.datasets.hearts import HeartSimulation, simulate_hearts  # noqa: E402
 from TomoSegLib.datasets.hearts_scan import ScanRecipe  # noqa: E402
@@ -126,7 +126,7 @@ def test_a_table_that_cannot_be_saved_is_said(bench, monkeypatch, tmp_path):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("TomoSegPanel.studySection.os.replace", full)
+    monkeypatch.setattr("TomoSegPanel.studyTable.os.replace", full)
     bench.ui.saveTableButton.click()
     assert "No space left" in bench.messages[0]
     names = sorted(path.name for path in (bench.folder / "Studie ä").iterdir())

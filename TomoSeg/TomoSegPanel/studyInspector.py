@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,13 +15,9 @@ import slicer
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent, ResultEvent, WarningEvent
 from TomoSegPanel.background import Background
 from TomoSegPanel.smallJob import MakeWorker, SmallJob, filesError
+from TomoSegPanel.studyTable import TABLE_FILE, tableText
 from TomoSegPanel.volumeFiles import readNrrd
 from TomoSegPanel.worker import WorkerProcess
-
-TABLE_FILE = "views.csv"
-"""Name of the table of views; the engine uses the one in a study's own folder."""
-
-_COLUMNS = ("id", "name", "kind", "use", "base")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,24 +36,6 @@ class InspectedStudy:
     table: str
     arrays: Sequence[np.ndarray]
     warnings: Sequence[WarningEvent] = field(default_factory=list)
-
-
-def tableRows(data: dict[str, Any]) -> list[dict[str, str]]:
-    """The table of an inspected study's views, those that are not used included."""
-    return [
-        {name: str(view[name]) for name in _COLUMNS if name != "use"} | {"use": use}
-        for use, views in (("yes", data["views"]), ("no", data["unused"]))
-        for view in views
-    ]
-
-
-def tableText(rows: Sequence[dict[str, str]]) -> str:
-    """A table of views as the engine reads it."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 class StudyInspector:

@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from TomoSegPanel.display import showArray
-from TomoSegPanel.studyInspector import InspectedStudy, tableRows
+from TomoSegPanel.studyInspector import InspectedStudy
+from TomoSegPanel.studyTable import tableRows
 
 PART = "TomoSeg.StudyPart"
 """Attribute of all nodes of a study: ``volume``, ``plane`` or ``line``."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,25 +17,12 @@ from slicer.i18n import tr as _
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent
 from TomoSegPanel import studyScene
 from TomoSegPanel.section import Section, fillCombo, selectData, signalsBlocked
-from TomoSegPanel.studyInspector import TABLE_FILE, InspectedStudy, StudyInspector, tableRows
+from TomoSegPanel.studyInspector import InspectedStudy, StudyInspector
+from TomoSegPanel.studyTable import TABLE_FILE, kindTitles, tableRows, writeTable
 from TomoSegPanel.studyViews import StudyViews, sliceNodes
 from TomoSegPanel.worker import WorkerProcess
 
 _MOST_WARNINGS = 12
-
-
-def kindTitles() -> dict[str, str]:
-    """What a view can be, as the engine knows it, and for people."""
-    return {
-        "short-axis": _("Short axis"),
-        "2-chamber": _("2-chamber"),
-        "3-chamber": _("3-chamber"),
-        "4-chamber": _("4-chamber"),
-        "sagittal": _("Sagittal"),
-        "coronal": _("Coronal"),
-        "axial": _("Axial"),
-        "unknown": _("Not recognised"),
-    }
 
 
 class StudySection(Section):
@@ -101,13 +86,9 @@ class StudySection(Section):
         question = _("{path} is there already. Replace it?").format(path=path)
         if path.exists() and not slicer.util.confirmOkCancelDisplay(question):
             return
-        temporary = path.with_name(f".tomoseg-{uuid.uuid4().hex}.{TABLE_FILE}")
         try:
-            temporary.write_text(record["table"], encoding="utf-8")
-            os.replace(temporary, path)
+            writeTable(path, record["table"])
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             slicer.util.errorDisplay(
                 _("The table could not be saved: {error}. Choose a study in a folder in which "
                   "you may write.").format(error=error)
@@ -240,7 +221,8 @@ class StudySection(Section):
                 spacing = "×".join(dict.fromkeys(f"{size:.3g}" for size in view["spacing_mm"]))
                 counts = [str(view["slices"]), str(view["phases"]), spacing]
                 item = qt.QTreeWidgetItem([view["name"], "", *counts])
-                item.setToolTip(0, f"{view['description']}\n{view['file']}".strip())
+                about = dict.fromkeys([view["name"], view["description"], view["file"]])
+                item.setToolTip(0, "\n".join(filter(None, about)))
                 if "color" in view:
                     patch = qt.QPixmap(12, 12)
                     patch.fill(qt.QColor(view["color"]))
