@@ -174,6 +174,8 @@ def test_a_core_on_t1c_that_enhances_as_a_ring_is_bright_at_its_rim_and_dark_ins
         ring=1.0,
         rim=(0.8, 0.8),
         inside=(0.3, 0.3),
+        cystic=0.0,
+        gaps=0.0,
         enhancement=(1.0, 1.0),
         slice_thickness_mm=(0.0, 0.0),
         **quiet,
@@ -185,6 +187,26 @@ def test_a_core_on_t1c_that_enhances_as_a_ring_is_bright_at_its_rim_and_dark_ins
         rim = mask & ~ndimage.binary_erosion(mask, iterations=2)
         assert np.median(image[rim]) > 1.5 * np.median(image[inner])
         assert np.median(image[inner]) < np.median(image[(image > 0) & ~mask])
+
+
+def test_the_enhancement_of_a_core_on_t1c_can_be_broken_into_fragments(head: Anatomy) -> None:
+    def bright_part(gaps: float) -> float:
+        recipe = T1cRecipe(
+            spacing_mm=3.0,
+            lesion_counts=(1.0, 0.0, 0.0),
+            lesion_volume_ml=(60.0, 61.0),
+            ring=0.0,
+            cystic=1.0,
+            enhancement=(1.0, 1.0),
+            gaps=gaps,
+            gap_level=(-0.5, -0.5),
+        )
+        case = simulate_case(head, 1, 1, recipe)
+        mask, image = case.mask.array > 0, case.image.array.astype(float)
+        return float((image[mask] > np.median(image[(image > 0) & ~mask])).mean())
+
+    assert bright_part(gaps=0.0) > 0.9
+    assert 0.05 < bright_part(gaps=1.0) < 0.6
 
 
 def test_oedema_on_t1c_darkens_tissue_without_a_core_too(

@@ -15,7 +15,7 @@ import pytest
 
 from TomoSegLib.datasets import simulate
 from TomoSegLib.datasets.manifest import read_manifest
-from TomoSegLib.datasets.recipes import RECIPE_VERSION, Recipe
+from TomoSegLib.datasets.recipes import Recipe
 from TomoSegLib.datasets.simulate import Simulation, simulate_dataset
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import read_volume
@@ -100,7 +100,7 @@ def test_volumes_masks_parameters_and_a_manifest_are_written(what: Simulation, h
             assert voxels * 0.216 == pytest.approx(parameters["lesion_ml"], abs=1e-3)
     record = json.loads((what.output / "simulation.json").read_text())
     assert record["simulated"] is True
-    assert record["recipe_version"] == RECIPE_VERSION
+    assert record["recipe_version"] == Recipe.VERSION
     assert record["seed"] == 7
     assert record["recipe"]["spacing_mm"] == 6.0
 

@@ -10,8 +10,8 @@ tissues get random intensities, and then two kinds of change are made, from one 
   histogram nor by deformation: mass effect with or without a lesion in its middle, bright vessels,
   symmetric bright spots, bright rims, on T1 oedema too, bias field, noise, thick slices.
 
-The construction is this project's own; `RECIPE_VERSION` changes whenever the same seed would give
-another volume. Nothing here is a model of a disease, and no clinical conclusion can rest on it.
+The construction is this project's own; a recipe's `VERSION` changes whenever the same seed would
+give another volume. Nothing here is a model of a disease, and no clinical conclusion can rest on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from TomoSegLib.datasets import flair, t1c
 from TomoSegLib.datasets.anatomy import Anatomy
 from TomoSegLib.datasets.heads import Dice, Head, radius_mm, warped_head, with_mass_effect
 from TomoSegLib.datasets.random_fields import gaussian_blur
-from TomoSegLib.datasets.recipes import RECIPE_VERSION, Recipe, T1cRecipe
+from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.imaging.volume import Volume
 
 
@@ -69,7 +69,7 @@ def simulate_case(
     recipe = recipe or Recipe()
     dice = Dice(seed)
     parameters: dict[str, float | int | str] = {
-        "recipe_version": RECIPE_VERSION,
+        "recipe_version": recipe.VERSION,
         "anatomy": anatomy.name,
         "seed": seed,
         "label": label,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-RECIPE_VERSION = 1
+from typing import ClassVar, Literal
 
 Range = tuple[float, float]
 Contrast = Literal["flair", "t1c"]
@@ -16,6 +14,7 @@ class Recipe:
     """Ranges that a volume's parameters are drawn from; lengths in mm, white matter has value 1.
 
     Attributes:
+        VERSION: Changes whenever the same seed would give another volume.
         spacing_mm: Voxel size of the simulated volumes.
         lesion_volume_ml: Volume of a lesion with its oedema: half of them are drawn uniformly, so
             that large ones are not rare, and half log-uniformly, so that small ones are not.
@@ -26,6 +25,8 @@ class Recipe:
         mass_effect: Probability of a mass effect, with a lesion in its middle or without one.
         mass_effect_mm: Largest displacement of tissue by it.
     """
+
+    VERSION: ClassVar[int] = 1
 
     spacing_mm: float = 2.0
     lesion_volume_ml: Range = (0.5, 100.0)
@@ -65,9 +66,15 @@ class T1cRecipe(Recipe):
         ring: Probability that only a rim of a core enhances.
         rim: Where the rim begins, from 0 at the core's middle to 1 at its border.
         inside: Brightness of what does not enhance within a core; white matter has 1.
+        cystic: Probability that it is as dark as fluid instead, `cystic_inside`.
+        gaps: Probability that the enhancement is broken, of whole cores as of rims.
+        gap_level: Where it is broken: the level of a unit-variance noise below which nothing
+            enhances is minus this, so that a low one leaves only fragments.
         vessel_gain: Brightness of vessels above their surroundings.
         choroid: Probability that the choroid plexus enhances, alike on both sides.
     """
+
+    VERSION: ClassVar[int] = 2
 
     lesion_volume_ml: Range = (0.5, 80.0)
     oedema: float = 0.6
@@ -76,7 +83,11 @@ class T1cRecipe(Recipe):
     enhancement: Range = (0.15, 1.6)
     ring: float = 0.65
     rim: Range = (0.3, 0.92)
-    inside: Range = (0.2, 1.0)
+    inside: Range = (0.3, 1.0)
+    cystic: float = 0.5
+    cystic_inside: Range = (0.08, 0.5)
+    gaps: float = 0.6
+    gap_level: Range = (-0.5, 1.2)
     grey: Range = (0.62, 0.92)
     csf: Range = (0.1, 0.45)
     surface_rim: Range = (0.0, 0.8)

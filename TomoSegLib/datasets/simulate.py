@@ -16,7 +16,7 @@ import torch
 from TomoSegLib.datasets.anatomy import Anatomy, anatomy_path, load_anatomy
 from TomoSegLib.datasets.lesions import simulate_case
 from TomoSegLib.datasets.manifest import SINGLE, Case, Split, write_manifest
-from TomoSegLib.datasets.recipes import RECIPE_VERSION, Recipe, T1cRecipe
+from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
 
@@ -147,7 +147,7 @@ def _claim(what: Simulation, hashes: Mapping[str, str]) -> None:
         ) from None
     record = {
         "simulated": True,
-        "recipe_version": RECIPE_VERSION,
+        "recipe_version": what.recipe.VERSION,
         "seed": what.seed,
         "counts": dict(what.counts),
         "anatomies": dict(what.anatomies),

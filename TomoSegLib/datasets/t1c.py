@@ -125,16 +125,17 @@ def _with_lesion(
     weight = weight * blurred_reach(core, head.spacing)
 
     texture = head.noise(dice.uniform((2.5, 8.0)), dice)
-    quiet = dice.uniform(recipe.inside) + dice.uniform((0.0, 0.12)) * texture
+    quiet_level = recipe.cystic_inside if dice.happens(recipe.cystic) else recipe.inside
+    quiet = dice.uniform(quiet_level) + dice.uniform((0.0, 0.12)) * texture
     bright = 1 + dice.uniform(recipe.enhancement) * (1 + dice.uniform((0.0, 0.3)) * texture)
     enhancing = torch.ones_like(weight)
     if dice.happens(recipe.ring):
-        # The rim's thickness varies around the core, and here and there it may be gone.
+        # The rim's thickness varies around the core.
         begin = dice.uniform(recipe.rim) + dice.uniform((0.0, 0.25)) * lobes
         enhancing = torch.sigmoid((depth - begin) * sharpness)
-        if dice.happens(0.3):
-            gaps = head.noise(max(1.2 * radius * head.spacing, 6.0), dice)
-            enhancing = enhancing * torch.sigmoid((gaps + dice.uniform((0.2, 1.2))) * 5)
+    if dice.happens(recipe.gaps):
+        gaps = head.noise(max(dice.uniform((0.5, 1.2)) * radius * head.spacing, 6.0), dice)
+        enhancing = enhancing * torch.sigmoid((gaps + dice.uniform(recipe.gap_level)) * 5)
     painted = quiet * (1 - enhancing) + bright * enhancing
     return image * (1 - weight) + painted * weight, core
 
