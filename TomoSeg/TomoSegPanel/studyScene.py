@@ -198,10 +198,9 @@ def _addLine(
     display.SetPropertiesLabelVisibility(False)
     display.SetPointLabelsVisibility(True)
     display.SetTextScale(3.0)
-    display.SetUseGlyphScale(False)
-    display.SetGlyphSize(1.5)
-    display.SetGlyphScale(1.0)
-    display.SetLineThickness(1.0)
+    display.SetUseGlyphScale(True)  # as thick at any magnification
+    display.SetGlyphScale(0.7)
+    display.SetLineThickness(0.8)
     if not atLeft:
         display.GetTextProperty().SetJustificationToRight()
     return node
