@@ -172,7 +172,7 @@ def test_a_core_on_t1c_that_enhances_as_a_ring_is_bright_at_its_rim_and_dark_ins
         lesion_counts=(1.0, 0.0, 0.0),
         lesion_volume_ml=(60.0, 61.0),
         ring=1.0,
-        rim=(0.8, 0.8),
+        rim=(0.7, 0.7),
         inside=(0.3, 0.3),
         cystic=0.0,
         gaps=0.0,

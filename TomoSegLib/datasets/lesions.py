@@ -11,7 +11,8 @@ tissues get random intensities, and then two kinds of change are made, from one 
   symmetric bright spots, bright rims, on T1 oedema too, bias field, noise, thick slices.
 
 The construction is this project's own; a recipe's `VERSION` changes whenever the same seed would
-give another volume. Nothing here is a model of a disease, and no clinical conclusion can rest on it.
+give another volume. Nothing here is a model of a disease, and no clinical conclusion can rest on
+it.
 """
 
 from __future__ import annotations
