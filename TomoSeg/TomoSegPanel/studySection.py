@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent
 from TomoSegPanel import studyScene
-from TomoSegPanel.section import Section, fillCombo, selectData, signalsBlocked
+from TomoSegPanel.section import Section, fillCombo, selectData, showRow, signalsBlocked
 from TomoSegPanel.studyInspector import InspectedStudy, StudyInspector
 from TomoSegPanel.studyTable import TABLE_FILE, kindTitles, tableRows, writeTable
 from TomoSegPanel.studyViews import StudyViews, sliceNodes
@@ -55,11 +55,14 @@ class StudySection(Section):
         ui.viewsTree.connect("itemClicked(QTreeWidgetItem*,int)", self._chooseView)
         ui.viewKindCombo.connect("currentIndexChanged(int)", self._correct)
         ui.viewUsedCheckBox.connect("toggled(bool)", self._correct)
+        ui.viewBaseCombo.connect("currentIndexChanged(int)", self._correct)
         ui.studySliceCombo.connect("currentIndexChanged(int)", self._showSelected)
         ui.saveTableButton.connect("clicked()", self.saveTable)
         ui.restoreViewsButton.connect("clicked()", self.restoreViews)
         ui.removeStudyButton.connect("clicked()", self.remove)
         fillCombo(ui.viewKindCombo, list(kindTitles().items()), "unknown")
+        ends = [("first", _("At the first slice")), ("last", _("At the last slice"))]
+        fillCombo(ui.viewBaseCombo, ends, "first")
         for column, width in enumerate((112, 92, 46, 50)):
             ui.viewsTree.setColumnWidth(column, width)
         self._showJob(False)
@@ -185,10 +188,11 @@ class StudySection(Section):
         ui.inspectButton.setEnabled(bool(parameters.studyFolder) and not running)
         ui.inspectButton.setToolTip(reason)
         row = self._row(self._selected)
-        for widget in (ui.viewKindCombo, ui.viewUsedCheckBox):
+        for widget in (ui.viewKindCombo, ui.viewUsedCheckBox, ui.viewBaseCombo):
             widget.setEnabled(row is not None and not running)
         if row is not None:
             selectData(ui.viewKindCombo, row["kind"])
+            selectData(ui.viewBaseCombo, row["base"])
             with signalsBlocked(ui.viewUsedCheckBox):
                 ui.viewUsedCheckBox.setChecked(row["use"] == "yes")
         corrected = record is not None and bool(record.get("corrected"))
@@ -199,6 +203,7 @@ class StudySection(Section):
         for name in ("viewsTree", "viewKindCombo", "viewKindComboLabel", "viewUsedCheckBox",
                      "studySliceCombo", "studySliceComboLabel"):  # fmt: skip
             getattr(ui, name).setVisible(record is not None)
+        showRow(ui, "viewBaseCombo", row is not None and row["kind"] == "short-axis")
 
     def _saveReason(self, corrected: bool) -> str:
         if self._isCorrected():
@@ -248,11 +253,12 @@ class StudySection(Section):
         return next((row for row in self._rows if row["name"] == name), None)
 
     def _correct(self, value: Any = None) -> None:
-        """Take kind and use of the selected view from their widgets."""
+        """Take kind, base and use of the selected view from their widgets."""
         row = self._row(self._selected)
         if row is None or self.parameters is None:
             return
         row["kind"] = self.ui.viewKindCombo.currentData
+        row["base"] = self.ui.viewBaseCombo.currentData
         row["use"] = "yes" if self.ui.viewUsedCheckBox.isChecked() else "no"
         self._showKind(self.ui.viewsTree.topLevelItem(self._rows.index(row)), row)
         self.refresh()

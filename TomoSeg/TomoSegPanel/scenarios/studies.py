@@ -195,7 +195,12 @@ def a_corrected_view_is_inspected_again_and_saved_with_the_study_and_the_scene(
 ) -> None:
     _study(bench)
     _inspect(bench)
+    _select(bench, "sax")
+    other = {"first": "last", "last": "first"}[bench.ui.viewBaseCombo.currentData]
+    bench.chooseItem(bench.ui.viewBaseCombo, other)
+    assert not bench.ui.viewBaseCombo.isHidden()
     _select(bench, "unclear")
+    assert bench.ui.viewBaseCombo.isHidden()
     bench.chooseItem(bench.ui.viewKindCombo, "3-chamber")
     _select(bench, "4ch")
     bench.setChecked(bench.ui.viewUsedCheckBox, False)
@@ -209,7 +214,8 @@ def a_corrected_view_is_inspected_again_and_saved_with_the_study_and_the_scene(
     table = bench.folder / "Studie ä" / "views.csv"
     assert not table.exists()
     bench.ui.saveTableButton.click()
-    assert "3-chamber" in table.read_text(encoding="utf-8"), bench.messages
+    text = table.read_text(encoding="utf-8")
+    assert "3-chamber" in text and f"short-axis,yes,{other}" in text, text
     assert not bench.messages and not bench.ui.saveTableButton.enabled
     # It is the study's own now, as the command line reads it, and what was left out can come back.
     _inspect(bench)
