@@ -174,3 +174,11 @@ def test_an_inspection_that_is_there_is_kept(study: Path, tmp_path: Path) -> Non
     assert made == ["lines.json", "study.json", "views.csv", "volumes"]
     outcome = run_job(document)
     assert isinstance(outcome, ErrorEvent) and outcome.code == "output-exists"
+
+
+def test_views_of_long_names_keep_them_through_a_table(study: Path, tmp_path: Path) -> None:
+    name = "4-chamber cine, breath hold at expiration, second try after the patient had moved"
+    (study / "4ch.nii.gz").rename(study / f"{name}.nii.gz")
+    done(study, tmp_path / "first")
+    data, _ = done(study, tmp_path / "second", views=str(tmp_path / "first" / "views.csv"))
+    assert name in [view["name"] for view in data["views"]]
