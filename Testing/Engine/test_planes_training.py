@@ -269,7 +269,7 @@ def test_the_orientation_task_alone_reports_lines(studies: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"tasks": ("rotation",)}, "no plane tasks"),
+        ({"tasks": ("colour",)}, "no plane tasks"),
         ({"tasks": ()}, "no plane tasks"),
         ({"side": 40}, "do not fit"),
         ({"encoder": "resnet99"}, "no encoder"),

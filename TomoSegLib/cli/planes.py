@@ -111,14 +111,26 @@ def pretrain_planes(
     ],
     output: option.RunFolder,
     tasks: Annotated[
-        str, typer.Option(help="orientation, location, or both with a comma.")
+        str,
+        typer.Option(
+            help="orientation, location, or both with a comma; or rotation or restoration, the "
+            "baselines."
+        ),
     ] = "orientation,location",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
     batch_size: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(min=1e-7, help="Of Adam.")] = 1e-3,
     encoder: Annotated[
-        str, typer.Option(help="unet, resnet10, resnet18, resnet34 or resnet50.")
+        str,
+        typer.Option(
+            "--encoder",
+            "--network",
+            help="unet, resnet10, resnet18, resnet34, resnet50 or efficientnet-lite0.",
+        ),
     ] = "unet",
+    start: Annotated[
+        str, typer.Option("--from", help="imagenet: efficientnet-lite0 begins with its weights.")
+    ] = "",
     features: Annotated[
         str, typer.Option(help="Channels of the U-Net's five levels and its last convolutions.")
     ] = "64,128,256,512,1024,64",
@@ -187,6 +199,7 @@ def pretrain_planes(
         str(choose_device(device)),
         threads,
         overwrite,
+        start,
     )
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         report = pretrain(what, tell, stop.is_set)
@@ -206,3 +219,15 @@ def _print_errors(report: Mapping[str, Any], of: str) -> None:
     if "location" in report:
         error = report["location"]["error"]["mean"]
         print(f"{'location':28s} {error:6.3f} of the stack")
+    if "rotation" in report:
+        figures = report["rotation"]
+        print(
+            f"{'rotation':28s} {figures['accuracy']:6.1%} right, "
+            f"{figures['accuracy_of_guess']:.0%} by chance"
+        )
+    if "restoration" in report:
+        figures = report["restoration"]
+        print(
+            f"{'restoration':28s} {figures['mean_squared_error']:6.3f} mean squared error, "
+            f"{figures['of_transformed']:.3f} of the transformed images"
+        )

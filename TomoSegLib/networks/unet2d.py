@@ -118,9 +118,10 @@ class LocationNetwork(nn.Module):
 
     Args:
         network: The encoder-decoder.
+        answers: Numbers that the head gives, where it is for classes; the first is the location.
     """
 
-    def __init__(self, network: EncoderDecoder) -> None:
+    def __init__(self, network: EncoderDecoder, answers: int = 1) -> None:
         super().__init__()
         self.network = network
         self.head = nn.Sequential(
@@ -128,7 +129,7 @@ class LocationNetwork(nn.Module):
             nn.Flatten(),
             nn.Linear(network.level_channels[-1], 128),
             nn.ReLU(inplace=True),
-            nn.Linear(128, 1),
+            nn.Linear(128, answers),
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,4 +139,8 @@ class LocationNetwork(nn.Module):
 
     def locate(self, x: Tensor) -> Tensor:
         """The numbers alone: the decoder does not run."""
-        return cast(Tensor, self.head(self.network.encode(x)[-1])[:, 0])
+        return self.answer(x)[:, 0]
+
+    def answer(self, x: Tensor) -> Tensor:
+        """``(B, answers)`` of the head alone."""
+        return cast(Tensor, self.head(self.network.encode(x)[-1]))

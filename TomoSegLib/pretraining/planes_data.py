@@ -101,7 +101,12 @@ def kinds_of(studies: Sequence[Study]) -> tuple[str, ...]:
 
 
 def read_examples(
-    study: Study, kinds: Sequence[str], options: PlaneOptions, phases: int
+    study: Study,
+    kinds: Sequence[str],
+    options: PlaneOptions,
+    phases: int,
+    *,
+    all_images: bool = False,
 ) -> list[PlaneExample]:
     """Every image of a study that some target is known for.
 
@@ -110,17 +115,18 @@ def read_examples(
         kinds: Channels of the heatmaps.
         options: See `PlaneOptions`.
         phases: Time points of a cine view, evenly spaced; the views of a study are of one rhythm.
+        all_images: Also those without a target, for tasks that need none.
     """
     examples = []
     for view in study.views:
-        if view.kind == UNKNOWN:
+        if view.kind == UNKNOWN and not all_images:
             continue
         locations = view.locations()
         count = min(phases, view.phases)
         for index, plane in enumerate(view.planes):
             cutting = tuple(cutting_views(view, index, study.views, kinds))
             location = None if locations is None else float(locations[index])
-            if location is None and not any(cutting):
+            if location is None and not any(cutting) and not all_images:
                 continue
             for n in range(count):
                 phase = n * view.phases // count

@@ -19,11 +19,13 @@ from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.folder import MAX_FILE_BYTES, read_bounded
 from TomoSegLib.networks.unet2d import (
+    EfficientNetUNet2D,
     EncoderDecoder,
     LocationNetwork,
     ResNetUNet2D,
     UNet2D,
 )
+from TomoSegLib.pretraining.planes_baselines import BASELINES
 from TomoSegLib.pretraining.planes_data import read_examples
 from TomoSegLib.pretraining.planes_report import draw_predictions, measure, predict
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
@@ -137,6 +139,8 @@ def load_plane_network(
     try:
         kinds = tuple(record["kinds"])
         tasks = tuple(record["training"]["tasks"])
+        if set(tasks) & set(BASELINES):
+            raise ValueError(f"the task '{tasks[0]}' predicts neither lines nor places")
         options = _options(record["planes"])
         network = LocationNetwork(_built(record["network"], len(kinds)))
         if not set(kinds) <= set(KINDS) or not tasks:
@@ -171,6 +175,8 @@ def _built(described: Mapping[str, Any], channels: int) -> EncoderDecoder:
         return UNet2D(1, channels, features)
     if target == ResNetUNet2D.__name__:
         return ResNetUNet2D(1, channels, described["backbone"])
+    if target == EfficientNetUNet2D.__name__:
+        return EfficientNetUNet2D(1, channels)
     raise ValueError(f"an unknown network {target!r}")
 
 

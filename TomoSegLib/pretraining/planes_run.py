@@ -15,12 +15,20 @@ import torch
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.networks.efficientnet import NAME
+from TomoSegLib.networks.imagenet import begin_with_imagenet, build_unet2d
 from TomoSegLib.networks.unet2d import (
     FEATURES,
+    EfficientNetUNet2D,
     EncoderDecoder,
-    ResNetUNet2D,
+    EncoderUNet2D,
     UNet2D,
     is_encoder_weight,
+)
+from TomoSegLib.pretraining.planes_baselines import (
+    BASELINES,
+    RESTORATION,
+    report_baseline,
 )
 from TomoSegLib.pretraining.planes_data import (
     PlaneExample,
@@ -58,7 +66,8 @@ class PlanePretraining:
         output: Folder of the run: weights, record, report, curves, pictures and checkpoint.
         training: How it is trained.
         planes: How images and targets are made.
-        encoder: ``unet`` or the name of a ResNet, see `ResNetUNet2D`.
+        encoder: ``unet``, ``efficientnet-lite0`` or the name of a ResNet.
+        start: ``imagenet`` to begin with its weights, or nothing.
         features: Channels of the U-Net's levels.
         phases: Time points of a cine view.
         validation: Share of the studies that is kept for validation; no study is split.
@@ -80,6 +89,7 @@ class PlanePretraining:
     device: str = "cpu"
     threads: int | None = None
     overwrite: bool = False
+    start: str = ""
 
 
 def pretrain_planes(
@@ -94,8 +104,8 @@ def pretrain_planes(
 
     Raises:
         TomoSegError: ``study-not-found``, ``study-empty``, ``pretraining-options``,
-            ``checkpoint-invalid``, ``checkpoint-different``, ``training-diverged`` or
-            ``output-unwritable``.
+            ``checkpoint-invalid``, ``checkpoint-different``, ``training-diverged``,
+            ``output-unwritable``, and those of `begin_with_imagenet`.
     """
     tell = on_progress or (lambda stage, done, total, figures: None)
     stop = should_stop or (lambda: False)
@@ -119,11 +129,13 @@ def pretrain_planes(
     for number, study in enumerate(studies):
         if stop():
             return None
-        found = read_examples(study, kinds, what.planes, what.phases)
+        found = read_examples(
+            study, kinds, what.planes, what.phases, all_images=bool(what.training.baseline)
+        )
         (validation if number in held_out else train).extend(found)
         tell("read", number + 1, len(studies), {})
     _check_targets(what.training.tasks, train)
-    network = _network(what, len(kinds))
+    network = _network(what, 1 if what.training.baseline else len(kinds))
     trainer = PlaneTrainer(
         network, train, validation, what.planes, what.training, what.device, what.workers
     )
@@ -138,7 +150,7 @@ def pretrain_planes(
         for name, value in trainer.best.items()
         if name.startswith("network.")
     }
-    decoder = "orientation" in what.training.tasks
+    decoder = "orientation" in what.training.tasks or what.training.baseline == RESTORATION
     if not decoder:
         weights = {name: value for name, value in weights.items() if is_encoder_weight(name)}
     record = _record(what, kinds, trainer, decoder, studies, report)
@@ -154,11 +166,18 @@ def _check(what: PlanePretraining) -> None:
         return TomoSegError("pretraining-options", message, hint)
 
     tasks = what.training.tasks
-    if not tasks or len(set(tasks)) < len(tasks) or not set(tasks) <= set(TASKS):
+    planes = len(set(tasks)) == len(tasks) and set(tasks) <= set(TASKS)
+    if not tasks or not (planes or (len(tasks) == 1 and tasks[0] in BASELINES)):
         raise refuse(
-            f"'{','.join(tasks)}' names no plane tasks.", f"Choose of {' and '.join(TASKS)}."
+            f"'{','.join(tasks)}' names no plane tasks.",
+            f"Choose of {' and '.join(TASKS)}, or {' or '.join(BASELINES)} alone.",
         )
-    stride = UNet2D.stride if what.encoder == "unet" else ResNetUNet2D.stride
+    if what.start not in ("", "imagenet") or (what.start and what.encoder != NAME):
+        raise refuse(
+            f"A network with the encoder '{what.encoder}' cannot begin with '{what.start}'.",
+            f"Give --encoder {NAME} with --from imagenet.",
+        )
+    stride = UNet2D.stride if what.encoder == "unet" else EncoderUNet2D.stride
     if what.planes.side < stride or what.planes.side % stride:
         raise refuse(
             f"Crops of {what.planes.side} pixels do not fit the network.",
@@ -173,6 +192,12 @@ def _check(what: PlanePretraining) -> None:
 
 
 def _check_targets(tasks: Sequence[str], train: Sequence[PlaneExample]) -> None:
+    if not train:
+        raise TomoSegError(
+            "pretraining-options",
+            "There is nothing to learn from: no image of the studies can be read or used.",
+            "Look at a study with 'tomoseg planes inspect'.",
+        )
     cut = any(other is not None for example in train for other in example.cutting)
     located = any(example.location is not None for example in train)
     for task, there, needs in (
@@ -199,16 +224,17 @@ def _held_out(studies: Sequence[Study], what: PlanePretraining) -> set[int]:
 
 def _network(what: PlanePretraining, channels: int) -> EncoderDecoder:
     torch.manual_seed(what.training.seed)
-    if what.encoder == "unet":
-        return UNet2D(1, channels, what.features)
     try:
-        return ResNetUNet2D(1, channels, what.encoder)  # type: ignore[arg-type]
+        network = build_unet2d(what.encoder, 1, channels, what.features)
     except ValueError:
         raise TomoSegError(
             "pretraining-options",
             f"There is no encoder '{what.encoder}'.",
-            "Choose unet, resnet10, resnet18, resnet34 or resnet50.",
+            f"Choose unet, resnet10, resnet18, resnet34, resnet50 or {NAME}.",
         ) from None
+    if what.start and isinstance(network, EfficientNetUNet2D):
+        begin_with_imagenet(network)
+    return network
 
 
 def _identity(
@@ -228,6 +254,7 @@ def _identity(
         "kinds": list(kinds),
         "encoder": what.encoder,
         "features": list(what.features) if what.encoder == "unet" else [],
+        **({"start": what.start} if what.start else {}),
         "planes": asdict(what.planes),
         "training": asdict(what.training),
     }
@@ -246,24 +273,34 @@ def _report(
         spread = np.linspace(0, len(measured) - 1, _MEASURED).round().astype(int)
         measured = [measured[n] for n in spread]
     trainer.network.load_state_dict(trainer.best)
+    chosen = np.linspace(0, len(measured) - 1, min(_DRAWN, len(measured))).round().astype(int)
+    pictures = what.output / "predictions.png"
     tasks = what.training.tasks
+    if baseline := what.training.baseline:
+        report = report_baseline(
+            trainer.network, baseline, measured, what.planes, chosen.tolist(), pictures
+        )
+        return _saved(report, what, bool(validation))
     maps, found = predict(
         trainer.network, measured, what.planes, orientation="orientation" in tasks
     )
     places = found if "location" in tasks else None
     report = measure(maps, places, measured, train, kinds, what.planes)
-    report["images"] = "validation" if validation else "training"
-    with atomic_path(what.output / REPORT) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    chosen = np.linspace(0, len(measured) - 1, min(_DRAWN, len(measured))).round().astype(int)
     draw_predictions(
         [maps[n] for n in chosen],
         None if places is None else [places[n] for n in chosen],
         [measured[n] for n in chosen],
         kinds,
         what.planes,
-        what.output / "predictions.png",
+        pictures,
     )
+    return _saved(report, what, bool(validation))
+
+
+def _saved(report: dict[str, Any], what: PlanePretraining, validation: bool) -> dict[str, Any]:
+    report["images"] = "validation" if validation else "training"
+    with atomic_path(what.output / REPORT) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 
@@ -280,7 +317,9 @@ def _record(
     return {
         "schema_version": 1,
         "task": "planes-" + "-".join(what.training.tasks),
-        "title": "Anatomy-oriented planes: relative " + " and ".join(what.training.tasks),
+        "title": f"Baseline of anatomy-oriented planes: {what.training.baseline}"
+        if what.training.baseline
+        else "Anatomy-oriented planes: relative " + " and ".join(what.training.tasks),
         "network": {
             "target": target,
             "decoder": decoder,
@@ -289,6 +328,7 @@ def _record(
                 if what.encoder == "unet"
                 else {"backbone": what.encoder}
             ),
+            **({"start": what.start} if what.start else {}),
         },
         "kinds": list(kinds),
         "planes": asdict(what.planes),

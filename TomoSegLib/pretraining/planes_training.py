@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 from TomoSegLib.networks.unet2d import EncoderDecoder, LocationNetwork
+from TomoSegLib.pretraining.planes_baselines import (
+    BASELINES,
+    QUARTER_TURNS,
+    ROTATION,
+    BaselineDataset,
+    baseline_loss,
+)
 from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.training.loader import Batch, load, validation_order
@@ -23,7 +30,8 @@ class PlaneTraining:
     """How a network is pre-trained on planes; the defaults are the paper's where it says anything.
 
     Attributes:
-        tasks: ``orientation``, ``location`` or both; losses are added with weight 1.
+        tasks: ``orientation``, ``location`` or both, whose losses are added with weight 1; or one
+            of `BASELINES`.
         steps: Optimiser steps.
         batch_size: Images of a step.
         learning_rate: Of Adam.
@@ -41,6 +49,11 @@ class PlaneTraining:
     validation_images: int = 128
     precision: Precision = "auto"
     seed: int = 0
+
+    @property
+    def baseline(self) -> str:
+        """The baseline that is trained instead of the plane tasks, or nothing."""
+        return next((task for task in self.tasks if task in BASELINES), "")
 
 
 def orientation_loss(maps: Tensor, heatmaps: Tensor, known: Tensor) -> Tensor:
@@ -64,7 +77,7 @@ class PlaneTrainer(StepwiseTrainer):
     """Trains a network on the plane tasks.
 
     Args:
-        network: With as many output channels as there are kinds.
+        network: With as many output channels as there are kinds; for a baseline, one.
         train: Images to train on.
         validation: Images for the validation loss; without any the training loss takes its place.
         options: How images and targets are made.
@@ -88,12 +101,14 @@ class PlaneTrainer(StepwiseTrainer):
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> None:
-        both = LocationNetwork(network).to(device)
+        baseline = training.baseline
+        answers = QUARTER_TURNS if baseline == ROTATION else 1
+        both = LocationNetwork(network, answers).to(device)
         # Convolutions with few channels are faster in this layout, on CPUs too.
         both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(both, training, LossState(), device, workers)
-        self.train_data = PlaneDataset(train, options, (training.seed, 1))
-        self.validation_data = PlaneDataset(validation, options)
+        self.train_data = _dataset(train, options, baseline, (training.seed, 1))
+        self.validation_data = _dataset(validation, options, baseline)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=training.learning_rate)
         self.resumed["optimizer"] = self.optimizer
 
@@ -118,6 +133,9 @@ class PlaneTrainer(StepwiseTrainer):
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         images = batch["image"].contiguous(memory_format=torch.channels_last)
+        baseline = self.options.baseline
+        if baseline:
+            return {baseline: baseline_loss(self.network, baseline, {**batch, "image": images})}
         losses = {}
         if "orientation" in self.options.tasks:
             maps, locations = self.network(images)
@@ -167,3 +185,14 @@ class PlaneTrainer(StepwiseTrainer):
         count = sum(map(len, batches))
         means = {name: value / count for name, value in sums.items()}
         return means | {"total": sum(means.values())}
+
+
+def _dataset(
+    examples: Sequence[PlaneExample],
+    options: PlaneOptions,
+    baseline: str,
+    seed: tuple[int, ...] | None = None,
+) -> PlaneDataset:
+    if baseline:
+        return BaselineDataset(examples, options, baseline, seed)
+    return PlaneDataset(examples, options, seed)

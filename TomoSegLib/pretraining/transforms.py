@@ -41,6 +41,7 @@ class GenesisTransforms:
         nonlinear: Of a non-linear change of intensity.
         paint: Of painting.
         inner: Of inner painting where there is painting; otherwise it is outer.
+        blocks: Blocks that are shuffled.
     """
 
     flip: float = 0.4
@@ -48,6 +49,7 @@ class GenesisTransforms:
     nonlinear: float = 0.9
     paint: float = 0.9
     inner: float = 0.2
+    blocks: int = BLOCKS
 
     def __call__(
         self, cube: Float32Array, rng: np.random.Generator
@@ -64,7 +66,7 @@ class GenesisTransforms:
         target = flip(cube, rng, self.flip)
         image = target
         if rng.random() < self.shuffle:
-            image = shuffle_blocks(image, rng)
+            image = shuffle_blocks(image, rng, self.blocks)
         if rng.random() < self.nonlinear:
             image = nonlinear_intensity(image, rng)
         if rng.random() < self.paint:
