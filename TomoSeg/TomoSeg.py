@@ -20,6 +20,7 @@ _HERE = Path(__file__).resolve().parent
 if not (_HERE / "TomoSegLib").is_dir() and str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))  # run from the source tree, where the engine is a sibling
 
+from TomoSegPanel import sequences  # noqa: E402
 from TomoSegPanel.comparison import describeLayout  # noqa: E402
 from TomoSegPanel.panel import Panel  # noqa: E402
 from TomoSegPanel.parameters import TomoSegParameterNode  # noqa: E402
@@ -104,7 +105,8 @@ class TomoSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._initializeParameterNode()
 
     def onSceneEndImport(self, caller, event):
-        """Show the settings that came with a scene."""
+        """Show the settings and the results that came with a scene."""
+        sequences.restore()
         if self.parent.isEntered:
             self._initializeParameterNode()
 

@@ -24,7 +24,6 @@ from TomoSegLib.jobs.events import (
 from TomoSegPanel.background import Background
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.runData import ChannelData, LabelData, MapData, RunResult
-from TomoSegPanel.volumeFiles import writeNrrd
 from TomoSegPanel.worker import WorkerProcess
 
 
@@ -166,10 +165,9 @@ class Run:
         paths = {}
         for index, (name, data) in enumerate(self._channels.items()):
             # The worker's messages name the file: by the name that people know.
-            path = self._folder / f"input-{index}" / f"{_fileName(data.name)}.nrrd"
-            path.parent.mkdir()
-            writeNrrd(path, data.array, data.ijkToRas)
-            paths[name] = str(path)
+            folder = self._folder / f"input-{index}"
+            folder.mkdir()
+            paths[name] = str(data.write(folder, _fileName(data.name)))
         document = self.settings.document(
             paths, str(self._folder / "results"), str(self._folder / "previews")
         )
@@ -228,6 +226,8 @@ class Run:
         assert self._folder is not None
         results = self._folder / "results"
         record = json.loads((results / "result.json").read_text(encoding="utf-8"))
+        if str(record.get("task", "")).endswith("-sequence"):
+            return RunResult.readSequence(results, record)
         if self.settings.card.task == "segmentation":
             return RunResult(record, labels=LabelData.read(results / "mask.seg.nrrd"))
         return RunResult(

@@ -15,6 +15,7 @@ from slicer import (
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from TomoSegPanel import sequences
 from TomoSegPanel.modelCards import Card
 from TomoSegPanel.region import Box, boxOf
 
@@ -30,6 +31,7 @@ class TomoSegParameterNode:
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
+    everyFrame: bool = False
     region: vtkMRMLMarkupsROINode
     model: str
     method: str
@@ -186,6 +188,10 @@ def isValid(parameters: TomoSegParameterNode, card: Card | None) -> tuple[bool, 
         reason = _unusable(node)
         if reason:
             return False, f"{node.GetName()}: {reason}"
+    if parameters.everyFrame:
+        reason = sequences.problem(parameters.inputVolume)
+        if reason:
+            return False, f"{parameters.inputVolume.GetName()}: {reason}"
     first = parameters.inputVolume.GetParentTransformNode()
     for node in nodes.values():
         other = node.GetParentTransformNode()

@@ -41,8 +41,23 @@ def writeRecord(node: Any, record: Mapping[str, Any], inputs: Mapping[str, Any])
     node.SetAttribute(RECORD, _compact(kept))
     node.RemoveAttribute(PARTIAL)
     node.RemoveAttribute(JOB)
+    writeInputs(node, inputs)
+
+
+def writeInputs(node: Any, inputs: Mapping[str, Any]) -> None:
+    """Write on a result which volumes it was made of, by channel."""
     for channel, volume in inputs.items():
         node.SetNodeReferenceID(_INPUT_ROLE + channel, volume.GetID())
+
+
+def readSequenceRecord(sequence: Any) -> dict[str, Any] | None:
+    """The record of a run on a sequence, or None where there is none that can be used."""
+    record = readRecord(sequence)
+    if record is None or not isinstance(record.get("frames"), list):
+        return None
+    shape = {"number": int, "value": str}
+    good = bool(record["frames"]) and all(_hasShape(frame, shape) for frame in record["frames"])
+    return record if good and isinstance(record.get("task"), str) else None
 
 
 def writePartial(node: Any, directions: int, job: Mapping[str, Any]) -> None:

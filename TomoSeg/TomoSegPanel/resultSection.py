@@ -102,7 +102,7 @@ class ResultSection(Section):
         settings = RunSettings(
             card, method=extra.get("method"), device=extra["device"], extra=extra
         )
-        self.panel.run.start(settings, volumes)
+        self.panel.run.start(settings, volumes, everyFrame="frames" in extra)
 
     def sceneClosed(self) -> None:
         """Of `Section`."""

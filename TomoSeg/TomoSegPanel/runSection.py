@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent, WarningEvent
+from TomoSegPanel import sequences
 from TomoSegPanel.estimate import durationText, rememberSpeed
 from TomoSegPanel.job import Run, RunState
 from TomoSegPanel.parameters import RunSettings, channelNodes, isValid
@@ -39,11 +40,15 @@ class RunSection(Section):
         card, parameters = self.panel.card, self.parameters
         if not isValid(parameters, card)[0]:
             return
-        self.start(RunSettings.of(parameters, card), channelNodes(parameters, card))
+        volumes = channelNodes(parameters, card)
+        everyFrame = parameters.everyFrame and sequences.of(parameters.inputVolume) is not None
+        self.start(RunSettings.of(parameters, card), volumes, everyFrame)
 
-    def start(self, settings: RunSettings, volumes: dict[str, Any]) -> None:
-        """Start a run with given settings."""
-        self.panel.runs.start(settings, volumes, self._keepPartial)
+    def start(
+        self, settings: RunSettings, volumes: dict[str, Any], everyFrame: bool = False
+    ) -> None:
+        """Start a run with given settings, on the volumes or on every frame of their sequences."""
+        self.panel.runs.start(settings, volumes, self._keepPartial, everyFrame)
         self._showStage(self._stage)  # one more may be waiting
         self.refresh()
 
@@ -110,6 +115,9 @@ class RunSection(Section):
         titles = {
             "read": _("Reading the volume"),
             "prepare": _("Preparing the volume"),
+            "frames": _("Frame {number} of {count}").format(
+                number=min(event.done + 1, event.total or 1), count=event.total
+            ),
             "load-model": _("Loading the model"),
             "heatmap": _("Looking at slices"),
             "mask": _("Making the mask"),

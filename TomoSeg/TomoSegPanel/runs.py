@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, WarningEvent
-from TomoSegPanel import display, segments
+from TomoSegPanel import display, segments, sequences
 from TomoSegPanel.job import Run, RunQueue, RunState, Worker
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.provenance import AGREEMENT_ROLE, writePartial, writeRecord
-from TomoSegPanel.runData import ChannelData, MapData, RunResult
+from TomoSegPanel.runData import MapData, RunResult
+from TomoSegPanel.sceneData import channelData
 from TomoSegPanel.worker import WorkerProcess
 
 
@@ -49,7 +48,11 @@ class SceneRuns:
         self._makeWorker = makeWorker
 
     def start(
-        self, settings: RunSettings, volumes: Mapping[str, Any], keepPartial: Callable[[], bool]
+        self,
+        settings: RunSettings,
+        volumes: Mapping[str, Any],
+        keepPartial: Callable[[], bool],
+        everyFrame: bool = False,
     ) -> Run:
         """Queue a run.
 
@@ -57,11 +60,13 @@ class SceneRuns:
             settings: What to do.
             volumes: The volume nodes by channel, the first channel first.
             keepPartial: Asked when the run is cancelled: whether its heatmap so far stays.
+            everyFrame: Work on every frame of the sequence that the first volume shows a frame of.
         """
         first = next(iter(volumes.values()))
+        read = sequences.channelData if everyFrame else channelData
         run = Run(
             settings,
-            {channel: channelData(node, first) for channel, node in volumes.items()},
+            {channel: read(node, first) for channel, node in volumes.items()},
             f"{first.GetName()}, {settings.card.title}",
             self,
             slicer.app.temporaryPath,
@@ -110,17 +115,33 @@ class SceneRuns:
 
     def onResult(self, run: Run, result: RunResult) -> None:
         """Of `RunObserver`: what was found, and where it comes from."""
+        if result.frames:
+            self._onSequence(run, result)
+            return
         node = self._showSegmentation(run, result) if result.heatmap is None else None
         if result.heatmap is not None:
             node = self._showMaps(run, result.heatmap, result.agreement)
         if node is None:
             run.giveUp(_volumeGone())
             return
-        volumes = {c: slicer.mrmlScene.GetNodeByID(i) for c, i in run.context["volumes"].items()}
-        writeRecord(node, result.record, {c: v for c, v in volumes.items() if v is not None})
+        volumes = self._inputsOf(run)
+        writeRecord(node, result.record, volumes)
         first = next(iter(volumes.values()))
         display.placeBeside(first, [n for n in (node, display.agreementOf(node)) if n is not None])
         if self.listener is not None:
+            self.listener.onHeatmapChanged(run, node, None)
+
+    def _onSequence(self, run: Run, result: RunResult) -> None:
+        first = result.frames[0]
+        shape = first.heatmap.array.shape if first.heatmap is not None else first.labels.shape
+        volume = self._volumeOf(run, shape)
+        node = None
+        if volume is not None:
+            inputs = self._inputsOf(run)
+            node = sequences.showResult(volume, result, run.settings, inputs)
+        if node is None:
+            run.giveUp(_volumeGone())
+        elif self.listener is not None:
             self.listener.onHeatmapChanged(run, node, None)
 
     def _showMaps(self, run: Run, heatmap: MapData, agreement: MapData | None) -> Any:
@@ -144,6 +165,11 @@ class SceneRuns:
         node = segments.newSegmentation(name, volume, volume, result=True)
         segments.addLabels(node, volume, result.labels, result.record)
         return node
+
+    def _inputsOf(self, run: Run) -> dict[str, Any]:
+        """The run's volumes by channel, without those that are gone."""
+        nodes = {c: slicer.mrmlScene.GetNodeByID(i) for c, i in run.context["volumes"].items()}
+        return {channel: node for channel, node in nodes.items() if node is not None}
 
     def _volumeOf(self, run: Run, shape: tuple[int, ...]) -> Any:
         """The run's first volume; None if it is gone or has changed."""
@@ -169,24 +195,6 @@ class SceneRuns:
         display.showArray(node, heatmap.array, volume)
         display.setRange(node, 0.0, heatmap.maximum, 0.25 * heatmap.maximum)
         return node
-
-
-def channelData(node: Any, first: Any) -> ChannelData:
-    """A volume as it goes to the worker, in the space of the first volume.
-
-    A transform that both are under moves both alike and is left out, the heatmap will be under it
-    too; where their transforms differ, the matrix takes the difference.
-    """
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    ijkToRas = slicer.util.arrayFromVTKMatrix(matrix)
-    if node.GetParentTransformNode() is not first.GetParentTransformNode():
-        slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
-            node.GetParentTransformNode(), first.GetParentTransformNode(), matrix
-        )
-        ijkToRas = slicer.util.arrayFromVTKMatrix(matrix) @ ijkToRas
-    array = slicer.util.arrayFromVolume(node)
-    return ChannelData(array, np.array(ijkToRas), node.GetName() or "")
 
 
 def _volumeGone() -> ErrorEvent:

@@ -119,7 +119,15 @@ def orientedImage(array: np.ndarray, start: Sequence[int], ijkToRas: np.ndarray)
 
 
 def addLabels(segmentation: Any, volume: Any, labels: LabelData, record: Mapping[str, Any]) -> None:
-    """Add a segment for each label of a segmenter; they share one label map, as Slicer's do.
+    """Add a segment for each label of a segmenter, and a table of their statistics."""
+    fillLabels(segmentation, volume, labels, record)
+    showStatistics(segmentation)
+
+
+def fillLabels(
+    segmentation: Any, volume: Any, labels: LabelData, record: Mapping[str, Any]
+) -> None:
+    """Add a segment for each label; they share one label map, as Slicer's do.
 
     Args:
         segmentation: A segmentation node under the volume's transform.
@@ -141,7 +149,6 @@ def addLabels(segmentation: Any, volume: Any, labels: LabelData, record: Mapping
         segmentation.GetSegmentation().AddSegment(segment, segmentId)
         figures = {"volume_ml": labels.voxels.get(int(label["value"]), 0) * voxelMl}
         writeSegmentRecord(segmentation, segmentId, {"figures": figures, "run": record})
-    showStatistics(segmentation)
 
 
 @dataclass

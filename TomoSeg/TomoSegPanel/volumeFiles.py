@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -29,6 +32,16 @@ _PIECE = 8 << 20
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+@dataclass(frozen=True)
+class FrameIndex:
+    """What tells the frames of a sequence apart: name (``time``), unit, and a value for each."""
+
+    name: str
+    unit: str
+    values: Sequence[str]
+    isNumeric: bool = True
+
+
 def writeNrrd(path: str | Path, array: np.ndarray, ijkToRas: np.ndarray) -> None:
     """Write a volume, uncompressed.
 
@@ -41,32 +54,75 @@ def writeNrrd(path: str | Path, array: np.ndarray, ijkToRas: np.ndarray) -> None
         OSError: The file cannot be written.
         ValueError: NRRD has no such type of voxel.
     """
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    if array.dtype.name not in _TYPES:
-        raise ValueError(f"voxels of type {array.dtype} cannot be written")
+    _write(path, [array], ijkToRas, None)
+
+
+def writeSequence(
+    path: str | Path, frames: Sequence[np.ndarray], ijkToRas: np.ndarray, index: FrameIndex
+) -> None:
+    """Write volumes of one grid as a sequence, uncompressed, as Slicer does.
+
+    Args:
+        path: The file, which ends in ``.seq.nrrd``.
+        frames: Voxels ``[k, j, i]`` of each, all of one shape and type.
+        ijkToRas: As for `writeNrrd`.
+        index: What tells them apart.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: NRRD has no such type of voxel, or the frames differ.
+    """
+    _write(path, frames, ijkToRas, index)
+
+
+def _write(
+    path: str | Path,
+    frames: Sequence[np.ndarray],
+    ijkToRas: np.ndarray,
+    index: FrameIndex | None,
+) -> None:
+    first = frames[0]
+    if first.dtype.name not in _TYPES:
+        raise ValueError(f"voxels of type {first.dtype} cannot be written")
+    if any((frame.shape, frame.dtype) != (first.shape, first.dtype) for frame in frames):
+        raise ValueError("the frames are not all of one size and type")
     ijkToLps = _RAS_TO_LPS @ ijkToRas
     vectors = " ".join(_vector(ijkToLps[:3, axis]) for axis in range(3))
+    sizes, many = list(reversed(first.shape)), index is not None
     header = (
         "NRRD0004\n"
-        f"type: {_TYPES[array.dtype.name]}\n"
-        "dimension: 3\n"
+        f"type: {_TYPES[first.dtype.name]}\n"
+        f"dimension: {4 if many else 3}\n"
         "space: left-posterior-superior\n"
-        f"sizes: {' '.join(str(size) for size in reversed(array.shape))}\n"
-        f"space directions: {vectors}\n"
-        "kinds: domain domain domain\n"
+        f"sizes: {' '.join(str(size) for size in [*sizes, *([len(frames)] if many else [])])}\n"
+        f"space directions: {vectors}{' none' if many else ''}\n"
+        f"kinds: domain domain domain{' list' if many else ''}\n"
         f"endian: {sys.byteorder}\n"
         "encoding: raw\n"
-        f"space origin: {_vector(ijkToLps[:3, 3])}\n\n"
+        f"space origin: {_vector(ijkToLps[:3, 3])}\n"
     )
+    if index is not None:
+        kind = "numeric" if index.isNumeric else "text"
+        values = index.values if index.isNumeric else [quote(value) for value in index.values]
+        header += (
+            f'labels: "" "" "" "{_word(index.name)}"\n'
+            f'units: "" "" "" "{_word(index.unit)}"\n'
+            f"axis 3 index type:={kind}\n"
+            f"axis 3 index values:={' '.join(values)}\n"
+        )
     with open(path, "wb") as file:
-        file.write(header.encode("ascii"))
-        data = memoryview(array).cast("B")
-        for start in range(0, len(data), _PIECE):
-            file.write(data[start : start + _PIECE])
+        file.write(header.encode("utf-8") + b"\n")
+        for frame in frames:
+            array = np.ascontiguousarray(frame, frame.dtype.newbyteorder("="))
+            data = memoryview(array).cast("B")
+            for start in range(0, len(data), _PIECE):
+                file.write(data[start : start + _PIECE])
 
 
 def readNrrd(path: str | Path) -> np.ndarray:
     """Read the voxels ``[k, j, i]`` of a file that the worker has written.
+
+    Of a sequence they are ``[frame, k, j, i]``.
 
     Raises:
         OSError: The file cannot be read.
@@ -81,12 +137,12 @@ def readNrrd(path: str | Path) -> np.ndarray:
             if separator:
                 fields[key] = value
         names = {name: dtype for dtype, name in _TYPES.items()}
-        if fields.get("type") not in names or fields.get("dimension") != "3":
+        if fields.get("type") not in names or fields.get("dimension") not in ("3", "4"):
             raise ValueError(f"{path} holds no volume that can be read here")
         order = ">" if fields.get("endian") == "big" else "<"
         dtype = np.dtype(names[fields["type"]]).newbyteorder(order)
         shape = tuple(int(size) for size in reversed(fields.get("sizes", "").split()))
-        if len(shape) != 3 or min(shape) < 1:
+        if str(len(shape)) != fields["dimension"] or min(shape) < 1:
             raise ValueError(f"{path} has the sizes {fields.get('sizes')!r}")
         array = np.empty(shape, dtype)
         room, position = memoryview(array).cast("B"), 0
@@ -111,6 +167,11 @@ def _unpacker(encoding: str, path: str | Path):
     if encoding in ("gzip", "gz"):
         return zlib.decompressobj(wbits=31).decompress
     raise ValueError(f"{path} has the encoding {encoding!r}, which is not read here")
+
+
+def _word(text: str) -> str:
+    """Text that can stand between quotes in a header."""
+    return "".join(letter for letter in text if letter.isprintable() and letter != '"')
 
 
 def _vector(values: np.ndarray) -> str:

@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from TomoSegPanel import display
+from TomoSegPanel import display, sequences
 from TomoSegPanel.modelCards import Card
 from TomoSegPanel.parameters import channelNode, setChannelNode
 from TomoSegPanel.region import boxOf, fitAround, isTurned
@@ -76,6 +76,11 @@ class VolumeSection(Section):
         """Of `Section`."""
         card, volume = self.panel.card, self.parameters.inputVolume
         self._showChannels(card)
+        count = sequences.count(volume)
+        self.ui.everyFrameCheckBox.setVisible(count > 0)
+        self.ui.everyFrameCheckBox.setText(
+            _("&Every frame of the sequence ({count})").format(count=count)
+        )
         self._volumeWatch.watch(volume)
         self._regionWatch.watch(self.parameters.region)
         self.ui.volumeNote.setText(_volumeText(volume))

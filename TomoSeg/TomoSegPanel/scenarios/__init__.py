@@ -22,6 +22,7 @@ from TomoSegPanel.scenarios import (
     masks,
     models,
     runs,
+    sequences,
     settings,
     studies,
 )
@@ -33,6 +34,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     *inputs.SCENARIOS,
     *models.SCENARIOS,
     *runs.SCENARIOS,
+    *sequences.SCENARIOS,
     *masks.SCENARIOS,
     *settings.SCENARIOS,
     *studies.SCENARIOS,
