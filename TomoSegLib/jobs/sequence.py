@@ -67,7 +67,10 @@ def run_sequence(inputs: Inputs, results: Path, report: Reporter) -> None:
     with report.stage("frames", len(numbers)) as progress, loading_once(), work.writing():
         for done, frame in enumerate(inputs.frames()):
             inner = _Frame(report, lambda share, n=done: progress(n + share, len(numbers)))
-            frame.job = frame.job.model_copy(update={"previews": None, **work.fallen_back()})
+            # What the frame before has found out about memory need not be found out again.
+            short = any(warning.code.startswith("memory-") for warning in report.warnings)
+            changes = work.fallen_back() if short else {}
+            frame.job = frame.job.model_copy(update={"previews": None, **changes})
             image, heatmap, mask = work.add(done, frame, inner.reporter)
             look.at(image, heatmap, mask)
             write_segmentation(
@@ -265,7 +268,7 @@ class _Segmentations:
 
 
 def _fallen_back(found: HeatmapResult | Prediction | None) -> dict[str, Any]:
-    """What the last frame found out about memory need not be found out again."""
+    """The settings with which the last frame ended."""
     return {} if found is None else {"device": found.device, "batch_size": found.batch_size}
 
 
