@@ -17,12 +17,13 @@ from TomoSegLib.cli import main
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.models.card import Intensity
 from TomoSegLib.networks.unet3d import UNet3D, is_encoder_weight
 from TomoSegLib.pretraining import weights as pretrained_weights
 from TomoSegLib.pretraining.weights import save_pretrained
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import LabelSpec
-from TomoSegLib.training.segmentation_plan import Finetuning
+from TomoSegLib.training.segmentation_plan import Finetuning, make_plan
 from TomoSegLib.training.segmentation_trainer import Finetuner, FinetuningOptions
 
 FEATURES = (4, 4, 4, 8, 8, 4)
@@ -190,6 +191,40 @@ def test_weights_that_come_with_the_program_are_found_by_their_name(pretrained, 
     assert found.record["title"] == "SAR" and found.features == FEATURES
     with pytest.raises(TomoSegError):
         pretrained_weights.load_pretrained(Path("unheard-of"))
+
+
+def test_a_fine_tuning_normalises_and_resamples_as_its_pre_training_did(
+    manifest, pretrained, tmp_path
+):
+    record = {**json.loads((pretrained / "pretrained.json").read_text())}
+    cubes = {"spacing_mm": 2.0, "ct_window": [-900.0, 900.0], "mr_percentiles": [1.0, 98.0]}
+    source = tmp_path / "source"
+    source.mkdir()
+    save_pretrained(source, load_file(pretrained / "pretrained.safetensors"), {
+        **record, "cubes": cubes,
+    })  # fmt: skip
+
+    def preprocessing(**changes):
+        plan = make_plan(asked(manifest, tmp_path / "run", features=None, **changes))
+        assert plan.features == FEATURES
+        return plan, plan.preprocessing
+
+    plan, found = preprocessing(start=str(source))
+    assert plan.pretrained is not None and found.spacing_mm == 2.0
+    assert found.intensity == Intensity(method="percentile", lower=1.0, upper=98.0)
+    # The fair comparison: everything alike but the weights.
+    plan, same = preprocessing(like=str(source))
+    assert plan.pretrained is None and same == found
+    assert preprocessing(start=str(source), spacing_mm=3.0)[1].spacing_mm == 3.0
+    window = preprocessing(start=str(source), modality="CT")[1].intensity
+    assert (window.method, window.lower, window.upper) == ("window", -900.0, 900.0)
+
+    save_pretrained(source, load_file(pretrained / "pretrained.safetensors"), {
+        **record, "cubes": {**cubes, "spacing_mm": "wide"},
+    })  # fmt: skip
+    with pytest.raises(TomoSegError, match="spacing_mm") as caught:
+        preprocessing(start=str(source))
+    assert caught.value.code == "pretrained-invalid"
 
 
 def test_without_validation_cases_the_last_weights_are_kept(tmp_path):

@@ -39,6 +39,13 @@ def finetune(
         ),
     ],
     start: option.StartFrom = "scratch",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|NAME",
+            help="Network, voxel size and intensities of this pre-training, without its weights.",
+        ),
+    ] = None,
     fraction: Annotated[
         str, typer.Option(help="Share of the training cases that is used, e.g. 1/10.")
     ] = "1",
@@ -63,13 +70,16 @@ def finetune(
     modality: Annotated[
         str | None, typer.Option(help="CT or MR; default: the manifest's, else guessed.")
     ] = None,
-    spacing: option.VoxelSize = 1.0,
+    spacing: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=20.0, help="Voxel size, mm; default: that of --from, else 1."),
+    ] = None,
     intensity: Annotated[
         str | None,
         typer.Option(
             metavar="METHOD:LOW:HIGH",
-            help="zscore, robust-zscore, percentile or window; default: zscore:-5:5 for MR, "
-            "window:-1000:1000 for CT.",
+            help="zscore, robust-zscore, percentile or window; default: as --from was trained, "
+            "else zscore:-5:5 for MR, window:-1000:1000 for CT.",
         ),
     ] = None,
     foreground: Annotated[
@@ -131,6 +141,7 @@ def finetune(
         output=output,
         labels=parse_labels(labels),
         start=start,
+        like=like,
         fraction=numbers_of("fraction", fraction, ",", 1, Fraction)[0],
         options=options,
         modality=None if modality is None else _modality(modality),

@@ -25,8 +25,8 @@ StartFrom = Annotated[
     str,
     typer.Option(
         "--from",
-        metavar="DIR|FILE|scratch",
-        help="Folder of a pre-training, or safetensors of the same network.",
+        metavar="DIR|NAME|FILE|scratch",
+        help="Folder of a pre-training, or name of one that ships, or safetensors of its network.",
     ),
 ]
 UNetFeatures = Annotated[

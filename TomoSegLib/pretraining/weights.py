@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
+from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.building import read_weights
+from TomoSegLib.models.card import Intensity
 from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded
 from TomoSegLib.models.locations import shipped_models_folder
 from TomoSegLib.networks.unet3d import UNet3D, adapted_weights, is_output_weight
@@ -27,6 +29,8 @@ from TomoSegLib.training.checkpoint import all_finite
 
 WEIGHTS = "pretrained.safetensors"
 RECORD = "pretrained.json"
+
+T = TypeVar("T")
 
 _HINT = "Give the folder of a pre-training, or a safetensors file of the same network."
 
@@ -64,6 +68,40 @@ class Pretrained:
             found[5] = found[0]
         sizes = [value.shape[0] for value in found if value is not None and value.ndim == 5]
         return tuple(sizes) if len(sizes) == len(names) else None
+
+    @property
+    def spacing_mm(self) -> float | None:
+        """Voxel size of the volumes that were learnt from; None if the record does not say."""
+        return self._from_cubes(lambda cubes: cubes.spacing_mm)
+
+    def intensity(self, modality: str) -> Intensity | None:
+        """How volumes of a modality (CT or MR) were normalised; None if the record is silent."""
+
+        def read(cubes: _Cubes) -> Intensity:
+            lower, upper = cubes.ct_window if modality == "CT" else cubes.mr_percentiles
+            method: Literal["window", "percentile"] = "window" if modality == "CT" else "percentile"
+            return Intensity(method=method, lower=lower, upper=upper)
+
+        return self._from_cubes(read)
+
+    def _from_cubes(self, read: Callable[[_Cubes], T]) -> T | None:
+        if "cubes" not in self.record:
+            return None
+        try:
+            return read(_Cubes.model_validate(self.record["cubes"]))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise _invalid(
+                self.source, f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            ) from None
+
+
+class _Cubes(BaseModel):
+    """What a record says of the cubes, as far as others need it."""
+
+    spacing_mm: float = Field(ge=0.1, le=20.0)
+    ct_window: tuple[float, float]
+    mr_percentiles: tuple[float, float]
 
 
 def save_pretrained(folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:

@@ -44,14 +44,19 @@ class Finetuning:
         manifest: CSV with image (or image_<channel>), label, split; optional modality, group, id.
         output: Folder of the run: the model in ``model/``, scores, curves, checkpoint.
         labels: What to segment.
-        start: ``scratch``, the folder of a pre-training, or a safetensors file of the same network.
+        start: ``scratch``, the folder of a pre-training, the name of weights that ship, or a
+            safetensors file of the same network.
+        like: Another such start, or None: its network, voxel size and intensities are used, its
+            weights are not. With ``scratch`` that is the fair comparison with starting from it.
         fraction: Share of the training cases that is used.
         options: Of the optimisation.
         modality: CT or MR, or None: what the manifest says, else what the intensities look like.
-        spacing_mm: Voxel size of the model's grid.
-        intensity: How intensities are normalised; None: z-score for MR, window for CT.
+        spacing_mm: Voxel size of the model's grid; None: the pre-training's, else 1 mm.
+        intensity: How intensities are normalised; None: as the pre-training did, since its filters
+            expect that; else z-score for MR, window for CT.
         foreground: Kind of foreground; None: ``nonzero`` for MR, ``none`` for CT.
-        features: Channels of the U-Net's levels; None: those of the pre-trained weights.
+        features: Channels of the U-Net's levels; None: those of the pre-trained weights, else
+            Models Genesis'.
         name: Of the model.
         license: Of the model.
         simulated: Whether the volumes are simulated, for the card; a simulation's own record beside
@@ -67,10 +72,11 @@ class Finetuning:
     output: Path
     labels: Sequence[LabelSpec]
     start: str = SCRATCH
+    like: str | None = None
     fraction: Fraction = Fraction(1)
     options: FinetuningOptions = field(default_factory=FinetuningOptions)
     modality: str | None = None
-    spacing_mm: float = 1.0
+    spacing_mm: float | None = None
     intensity: Intensity | None = None
     foreground: Foreground | None = None
     features: tuple[int, ...] | None = None
@@ -137,6 +143,7 @@ def make_plan(what: Finetuning) -> Plan:
     _check(what)
     channels, cases = read_labelled(what.manifest)
     pretrained = None if what.start == SCRATCH else load_pretrained(Path(what.start))
+    model = pretrained if what.like is None else load_pretrained(Path(what.like))
     modality = what.modality or _modality(cases)
     training = [case for case in cases if case.split == "train"]
     return Plan(
@@ -145,8 +152,8 @@ def make_plan(what: Finetuning) -> Plan:
         cases,
         fraction_of(training, what.fraction, what.options.seed),
         modality,
-        _preprocessing(what, modality),
-        what.features or (pretrained.features if pretrained else None) or FEATURES,
+        _preprocessing(what, modality, model),
+        what.features or (model.features if model else None) or FEATURES,
         pretrained,
     )
 
@@ -209,15 +216,17 @@ def _modality(cases: Sequence[LabelledCase]) -> str:
     return found
 
 
-def _preprocessing(what: Finetuning, modality: str) -> Preprocessing:
+def _preprocessing(what: Finetuning, modality: str, model: Pretrained | None) -> Preprocessing:
     ct = modality == "CT"
-    intensity = what.intensity or (
-        Intensity(method="window", lower=-1000.0, upper=1000.0)
-        if ct
-        else Intensity(method="zscore", lower=-5.0, upper=5.0)
-    )
+    intensity = what.intensity or (model.intensity(modality) if model else None)
+    if intensity is None:
+        intensity = (
+            Intensity(method="window", lower=-1000.0, upper=1000.0)
+            if ct
+            else Intensity(method="zscore", lower=-5.0, upper=5.0)
+        )
     return Preprocessing(
-        spacing_mm=what.spacing_mm,
+        spacing_mm=what.spacing_mm or (model.spacing_mm if model else None) or 1.0,
         intensity=intensity,
         foreground=what.foreground or ("none" if ct else "nonzero"),
     )
