@@ -12,7 +12,7 @@ from TomoSegLib.errors import TomoSegError
 
 
 def manifest(
-    layout: Annotated[str, typer.Argument(help="luna16, lits, brats or msd.")],
+    layout: Annotated[str, typer.Argument(help="luna16, lits, brats, msd, acdc or mnms2.")],
     folder: Annotated[Path, typer.Argument(help="Folder in which the data set was unpacked.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="CSV", help="The manifest.")],
     labelled: Annotated[

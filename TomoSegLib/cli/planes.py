@@ -102,6 +102,53 @@ def predict_planes(
     return 0
 
 
+@planes_app.command("studies")
+def make_studies(
+    layout: Annotated[str, typer.Argument(help="acdc, mnms2, dsbcc, fastmri or mrnet.")],
+    folder: Annotated[Path, typer.Argument(help="Folder in which the data set was unpacked.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the studies.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace studies that are there.")
+    ] = False,
+) -> int:
+    """Make studies for 'tomoseg pretrain planes' of a public data set, without copying images.
+
+    Only MRNet's and fastMRI's arrays are written anew. A study that cannot be made is left out.
+    """
+    from TomoSegLib.datasets.plane_adapters import (
+        PLANE_LAYOUTS,
+        check_output,
+        find_plane_studies,
+        make_study,
+    )
+    from TomoSegLib.errors import TomoSegError
+
+    found = find_plane_studies(layout, folder)
+    check_output(folder, output)
+    if not overwrite and (there := [s for s in found if (output / s.name).exists()]):
+        raise TomoSegError(
+            "output-exists",
+            f"There is already something at {output / there[0].name}.",
+            "Choose another --output, or give --overwrite.",
+        )
+    made, failure = 0, None
+    for study in found:
+        try:
+            make_study(study, output)
+            made += 1
+        except TomoSegError as error:
+            if error.code not in ("dataset-incomplete", "study-empty", "study-mixed-patients"):
+                raise
+            failure = error
+            print(f"tomoseg: warning [{error.code}]: {error.message}", file=sys.stderr)
+    if failure is not None and not made:
+        raise failure
+    print(f"{made} studies of {PLANE_LAYOUTS[layout].title} in {output}")
+    if note := PLANE_LAYOUTS[layout].note:
+        print(f"note        {note}")
+    return 0
+
+
 def pretrain_planes(
     studies: Annotated[
         Path,

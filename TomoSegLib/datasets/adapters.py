@@ -21,7 +21,7 @@ from TomoSegLib.datasets.manifest import SINGLE, SPLITS
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
 
-_NIFTI = r"\.nii(\.gz)?"
+NIFTI = r"\.nii(\.gz)?"
 _MAX_JSON_BYTES = 8 << 20
 
 # The last part of a file's name in BraTS 2012 to 2021, and since 2023.
@@ -76,20 +76,20 @@ class Layout:
 
 def luna16(folder: Path) -> list[Scan]:
     """LUNA16: ``subset0/UID.mhd`` to ``subset9``; lungs in ``seg-lungs-LUNA16/UID.mhd``."""
-    lungs = {path.stem: path for path in _files(folder, r".+\.mhd", "seg-lungs-LUNA16")}
+    lungs = {path.stem: path for path in files_named(folder, r".+\.mhd", "seg-lungs-LUNA16")}
     return [
         Scan(path.stem, {SINGLE: path}, "CT", lungs.get(path.stem))
-        for path in _files(folder, r".+\.mhd")
+        for path in files_named(folder, r".+\.mhd")
         if any(re.fullmatch(r"subset\d+", part) for part in path.parts)
     ]
 
 
 def lits(folder: Path) -> list[Scan]:
     """LiTS: ``volume-N.nii`` with ``segmentation-N.nii``, in any folders below."""
-    labels = {_number(path): path for path in _files(folder, r"segmentation-\d+" + _NIFTI)}
+    labels = {_number(path): path for path in files_named(folder, r"segmentation-\d+" + NIFTI)}
     return [
         Scan(f"lits-{_number(path):03d}", {SINGLE: path}, "CT", labels.get(_number(path)))
-        for path in _files(folder, r"volume-\d+" + _NIFTI)
+        for path in files_named(folder, r"volume-\d+" + NIFTI)
     ]
 
 
@@ -100,8 +100,8 @@ def brats(folder: Path) -> list[Scan]:
     number is the examination of one patient.
     """
     found: dict[str, dict[str, Path]] = {}
-    for path in _files(folder, r".+[_-](seg|" + "|".join(_BRATS_CHANNELS) + ")" + _NIFTI):
-        match = re.fullmatch(r"(.+)[_-]([A-Za-z0-9]+)" + _NIFTI, path.name)
+    for path in files_named(folder, r".+[_-](seg|" + "|".join(_BRATS_CHANNELS) + ")" + NIFTI):
+        match = re.fullmatch(r"(.+)[_-]([A-Za-z0-9]+)" + NIFTI, path.name)
         assert match is not None
         kind = match[2].lower()
         found.setdefault(match[1], {})[_BRATS_CHANNELS.get(kind, kind)] = path
@@ -129,7 +129,7 @@ def msd(folder: Path) -> list[Scan]:
     description = _description(folder / "dataset.json")
     modalities = description.get("modality") or description.get("channel_names") or {}
     if not isinstance(modalities, dict):
-        raise _not_the_layout(folder, "dataset.json does not say what the channels are")
+        raise not_the_layout(folder, "dataset.json does not say what the channels are")
     if len(modalities) != 1:
         raise TomoSegError(
             "dataset-4d",
@@ -144,16 +144,38 @@ def msd(folder: Path) -> list[Scan]:
             (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (None, None)
         )
         if not isinstance(image, str) or not isinstance(label, str):
-            raise _not_the_layout(folder, "dataset.json names no image and label of a case")
+            raise not_the_layout(folder, "dataset.json names no image and label of a case")
         path = _inside(folder, image)
         scans.append(
             Scan(
-                re.sub(_NIFTI + "$", "", path.name),
+                re.sub(NIFTI + "$", "", path.name),
                 {SINGLE: path},
                 modality,
                 _inside(folder, label),
             )
         )
+    return scans
+
+
+def acdc(folder: Path) -> list[Scan]:
+    """ACDC: ``patientNNN/patientNNN_frameNN.nii.gz`` with ``_gt``, short-axis stacks."""
+    labels = {path.name: path for path in files_named(folder, r"patient\d+_frame\d+_gt" + NIFTI)}
+    scans = []
+    for path in files_named(folder, r"patient\d+_frame\d+" + NIFTI):
+        name = re.sub(NIFTI + "$", "", path.name)
+        label = labels.get(f"{name}_gt{path.name[len(name) :]}")
+        scans.append(Scan(name, {SINGLE: path}, "MR", label, name.split("_")[0]))
+    return scans
+
+
+def mnms2(folder: Path) -> list[Scan]:
+    """M&Ms-2: ``NNN/NNN_SA_ED.nii.gz``, ``_SA_ES``, ``_LA_ED`` and ``_LA_ES``, with ``_gt``."""
+    labels = {path.name: path for path in files_named(folder, r"\d+_[SL]A_E[DS]_gt" + NIFTI)}
+    scans = []
+    for path in files_named(folder, r"\d+_[SL]A_E[DS]" + NIFTI):
+        name = re.sub(NIFTI + "$", "", path.name)
+        label = labels.get(f"{name}_gt{path.name[len(name) :]}")
+        scans.append(Scan(name, {SINGLE: path}, "MR", label, name.split("_")[0]))
     return scans
 
 
@@ -164,6 +186,8 @@ LAYOUTS = {
         Layout("lits", "LiTS 2017", lits, "liver=1,tumour=2"),
         Layout("brats", "BraTS", brats, "whole tumour=1+2+3+4"),
         Layout("msd", "Medical Segmentation Decathlon", msd),
+        Layout("acdc", "ACDC", acdc, "right ventricle=1,myocardium=2,left ventricle=3"),
+        Layout("mnms2", "M&Ms-2", mnms2, "left ventricle=1,myocardium=2,right ventricle=3"),
     )
 }
 
@@ -185,7 +209,7 @@ def find_scans(layout: str, folder: Path) -> list[Scan]:
         raise TomoSegError("dataset-layout", f"There is no folder {folder}.", "Check the path.")
     scans = LAYOUTS[layout].find(folder)
     if not scans:
-        raise _not_the_layout(folder, f"no files named as in {LAYOUTS[layout].title} are in it")
+        raise not_the_layout(folder, f"no files named as in {LAYOUTS[layout].title} are in it")
     return scans
 
 
@@ -262,7 +286,7 @@ def write_labelled(
     return len(rows)
 
 
-def _files(folder: Path, pattern: str, below: str | None = None) -> list[Path]:
+def files_named(folder: Path, pattern: str, below: str | None = None) -> list[Path]:
     """Files below a folder by their names, without those that macOS adds to archives."""
     wanted = re.compile(pattern, re.IGNORECASE)
     return [
@@ -289,9 +313,9 @@ def _description(path: Path) -> dict[str, Any]:
         if not isinstance(description, dict) or not isinstance(description.get("training"), list):
             raise ValueError("it lists no training cases")
     except FileNotFoundError:
-        raise _not_the_layout(path.parent, "dataset.json is missing") from None
+        raise not_the_layout(path.parent, "dataset.json is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise _not_the_layout(path.parent, f"dataset.json cannot be used ({error})") from None
+        raise not_the_layout(path.parent, f"dataset.json cannot be used ({error})") from None
     return description
 
 
@@ -299,7 +323,7 @@ def _inside(folder: Path, name: str) -> Path:
     """A file that a description names, which must lie in the data set's folder."""
     path = Path(os.path.normpath(folder / name))
     if not path.is_relative_to(Path(os.path.normpath(folder))):
-        raise _not_the_layout(folder, f"dataset.json names a file elsewhere, {name}")
+        raise not_the_layout(folder, f"dataset.json names a file elsewhere, {name}")
     if not path.is_file():
         raise TomoSegError(
             "dataset-incomplete", f"{path} is missing.", "Unpack the data set again."
@@ -307,7 +331,7 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _not_the_layout(folder: Path, reason: str) -> TomoSegError:
+def not_the_layout(folder: Path, reason: str) -> TomoSegError:
     return TomoSegError(
         "dataset-layout",
         f"{folder} is not a folder of that data set: {reason}.",

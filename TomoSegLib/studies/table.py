@@ -14,6 +14,7 @@ from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.studies.recognition import base_first
 from TomoSegLib.studies.study import KINDS, Problem, Study, View
 
 FILE_NAME = "views.csv"
@@ -48,6 +49,25 @@ def write_table(study: Study, path: Path) -> None:
         )
     with atomic_path(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def set_kinds(study: Study, kinds: Mapping[str, str], path: Path) -> None:
+    """Write a study's table with other kinds of views.
+
+    Args:
+        study: The study.
+        kinds: The kind of each view, by its id; the others stay.
+        path: The table.
+    """
+    views = [
+        replace(
+            view,
+            kind=(kind := kinds.get(view.id, view.kind)),
+            base_first=base_first(kind, view.planes),
+        )
+        for view in study.views
+    ]
+    write_table(replace(study, views=tuple(views)), path)
 
 
 def apply_table(study: Study, path: Path) -> Study:
