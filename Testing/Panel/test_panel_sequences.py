@@ -161,3 +161,22 @@ def test_the_wish_for_every_frame_does_nothing_to_an_ordinary_volume(widget, vol
     heatmap = run(widget)
     assert display.isHeatmap(heatmap)
     assert slicer.util.getNodesByClass("vtkMRMLSequenceNode") == []
+
+
+def test_an_ordinary_result_is_removed_when_the_user_agrees(widget, volume, worker, monkeypatch):
+    worker("well")
+    heatmap = run(widget)
+    asked = []
+    for answer in (False, True):
+
+        def ask(text, answer=answer):
+            asked.append(text)
+            return answer
+
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", ask)
+        assert widget._parameterNode.heatmap is heatmap
+        widget.ui.removeResultButton.click()
+    assert len(asked) == 2 and heatmap.GetName() in asked[0]
+    assert widget._parameterNode.heatmap is None
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [volume]
+    assert not widget.ui.removeResultButton.enabled

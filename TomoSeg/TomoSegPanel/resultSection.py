@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from TomoSegPanel import display
+from TomoSegPanel import display, sequences
 from TomoSegPanel.comparison import Comparison, Side
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.provenance import PARTIAL, readJob, readRecord, recordedInputs, repetition
@@ -42,6 +42,7 @@ class ResultSection(Section):
         ui.peaksTree.header().setSectionResizeMode(qt.QHeaderView.Stretch)
         ui.peaksTree.connect("itemSelectionChanged()", self._jump)
         ui.runAgainButton.connect("clicked()", self.runAgain)
+        ui.removeResultButton.connect("clicked()", self.remove)
 
     def refresh(self) -> None:
         """Of `Section`."""
@@ -52,6 +53,7 @@ class ResultSection(Section):
         for name in ("mapCombo", "opacitySlider", "showAboveSlider", "legendCheckBox"):
             getattr(self.ui, name).setEnabled(hasMap)
         self.ui.runAgainButton.setEnabled(record is not None)
+        self.ui.removeResultButton.setEnabled(record is not None)
         self.ui.recordNote.setText(_recordText(result, record))
         self._showPlaces(result, record)
         self._showComparison()
@@ -103,6 +105,23 @@ class ResultSection(Section):
             card, method=extra.get("method"), device=extra["device"], extra=extra
         )
         self.panel.run.start(settings, volumes, everyFrame="frames" in extra)
+
+    def remove(self) -> None:
+        """Take the shown result out of the scene, if the user agrees."""
+        result = self.parameters.heatmap
+        if readRecord(result) is None:
+            return
+        text = _("Remove {name} from the scene?").format(name=result.GetName())
+        if not slicer.util.confirmOkCancelDisplay(text):
+            return
+        self._comparison.end()
+        self._overlay.hide()
+        self.parameters.heatmap = None
+        if not sequences.removeResult(result):
+            for node in (display.agreementOf(result), result):
+                if node is not None:
+                    slicer.mrmlScene.RemoveNode(node)
+        self.panel.refresh()
 
     def sceneClosed(self) -> None:
         """Of `Section`."""

@@ -215,6 +215,33 @@ def _describe(node: Any, record: Mapping[str, Any], kind: str | None) -> None:
         node.SetAttribute(RECORD, json.dumps(record, separators=(",", ":")))
 
 
+def removeResult(node: Any) -> bool:
+    """Take everything that a run on a sequence has found out of its browser and the scene.
+
+    Args:
+        node: The proxy of one of its results.
+
+    Returns:
+        Whether it was the result of such a run.
+    """
+    found = of(node)
+    text = found[1].GetAttribute(RECORD) if found is not None else None
+    if not text:
+        return False
+    scene = slicer.mrmlScene
+    scene.SaveStateForUndo()  # does nothing unless the user has turned it on
+    browser = found[0]
+    for sequence in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
+        if sequence.GetAttribute(RECORD) != text:
+            continue
+        proxy = browser.GetProxyNode(sequence)
+        browser.RemoveSynchronizedSequenceNode(sequence.GetID())
+        for each in (proxy, sequence):
+            if each is not None and scene.IsNodePresent(each):
+                scene.RemoveNode(each)
+    return True
+
+
 def restore() -> None:
     """Give the frames of all results their records back, after a scene was opened."""
     logic = slicer.modules.sequences.logic()

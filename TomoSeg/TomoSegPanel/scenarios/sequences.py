@@ -162,10 +162,28 @@ def a_sequence_with_results_is_saved_opened_and_repeated(bench: Bench) -> None:
         np.testing.assert_array_equal(first, second)
 
 
+def the_results_of_a_sequence_are_taken_out_again(bench: Bench) -> None:
+    browser, volume = prepare(bench)
+    bench.run()
+    bench.ui.removeResultButton.click()
+    assert len(nodesOf("vtkMRMLSequenceNode")) == 4, "removed although the user has not agreed"
+    bench.agrees = True
+    bench.ui.removeResultButton.click()
+    bench.processEvents()
+    assert bench.parameters.heatmap is None
+    assert nodesOf("vtkMRMLSegmentationNode") == []
+    assert [node.GetName() for node in nodesOf("vtkMRMLScalarVolumeNode")] == [volume.GetName()]
+    assert len(nodesOf("vtkMRMLSequenceNode")) == 1
+    assert browser.IsProxyNodeID(volume.GetID()) and browser.GetNumberOfItems() == 3
+    browser.SetSelectedItemNumber(2)
+    assert nodesOf("vtkMRMLSegmentationNode") == []
+
+
 SCENARIOS = (
     every_frame_of_a_sequence_is_run_at_once_and_the_results_play_with_the_scan,
     one_frame_of_a_sequence_is_run_like_any_volume,
     a_cancelled_run_on_a_sequence_leaves_nothing_in_the_scene,
     frames_on_different_grids_are_refused_with_the_reason,
     a_sequence_with_results_is_saved_opened_and_repeated,
+    the_results_of_a_sequence_are_taken_out_again,
 )
