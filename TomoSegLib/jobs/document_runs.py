@@ -20,6 +20,7 @@ from TomoSegLib.jobs.document_base import (
 from TomoSegLib.models.card import CamKind, Components, Method, RefinementMethod, Window
 
 _THRESHOLD_WORDS = ("card", "otsu")
+_FRAMES = re.compile(r"\d{1,6}|\d{0,6}:\d{0,6}(:[1-9]\d{0,5})?", re.ASCII)
 _PERCENTILE = re.compile(r"^percentile:(\d+(\.\d+)?)$")
 
 
@@ -81,9 +82,7 @@ class RunSettings(JobModel):
     components: Components | None = None
     minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     region: Region | None = None
-    frames: Annotated[str, Field(pattern=r"^(\d{1,6}|\d{0,6}:\d{0,6}(:[1-9]\d{0,5})?)$")] | None = (
-        None
-    )
+    frames: str | None = None
     device: str = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -101,6 +100,15 @@ class RunSettings(JobModel):
                     f"'{threshold}' is none of card, otsu, percentile:Q (0 to 100) or a number"
                 )
         return threshold
+
+    @field_validator("frames")
+    @classmethod
+    def _known_frames(cls, frames: str | None) -> str | None:
+        if frames is not None and not _FRAMES.fullmatch(frames):
+            raise ValueError(
+                f"'{frames[:40]}' is none of START:STOP, START:STOP:STEP or a number, from 0"
+            )
+        return frames
 
     @field_validator("device")
     @classmethod
