@@ -50,6 +50,11 @@ class TomoSegWarning(UserWarning):
         return f"{self.message} [{self.code}] {self.hint}".rstrip()
 
 
+def shown_name(name: str) -> str:
+    """A file's name as it can be written: what is not UTF-8 in it becomes U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def name_error(error: BaseException) -> TomoSegError | None:
     """The error for a path that the system takes for none, wherever it is met; else None."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

@@ -353,3 +353,29 @@ def test_a_volume_without_rescaling_fields_is_read(
         del item.RescaleSlope, item.RescaleIntercept, item.SliceThickness
     save(items, tmp_path)
     np.testing.assert_array_equal(read_volume(tmp_path).array, stored)
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_a_first_or_last_slice_that_is_cut_in_its_header_is_named(
+    stored: np.ndarray, tmp_path: Path, index: int
+) -> None:
+    items = slices(stored, OBLIQUE, "1.2.3")[:5]
+    for n, item in enumerate(items):
+        item.save_as(tmp_path / f"slice{n}.dcm", enforce_file_format=True)
+    path = tmp_path / f"slice{index}.dcm"
+    content = path.read_bytes()
+    pixels = content.rindex(bytes(items[index].PixelData))
+    missed = []
+    for length in range(140, pixels, 23):
+        path.write_bytes(content[:length])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                read_volume(tmp_path)
+            except TomoSegError as error:
+                told = error.message
+            else:
+                told = " ".join(str(item.message) for item in caught)
+        if path.name not in told:
+            missed.append(length)
+    assert not missed

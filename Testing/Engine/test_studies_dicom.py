@@ -356,3 +356,16 @@ def test_damaged_pixels_are_found_when_they_are_read(tmp_path: Path) -> None:
         study.views[0].sources[0][0].read()
     assert caught.value.code == "volume-truncated"
     assert study.views[0].sources[0][1].read().shape == SHAPE
+
+
+def test_a_file_cut_anywhere_in_its_header_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    whole = stack([0, 8, 16, 24])
+    for n, item in enumerate(whole):
+        item.save_as(tmp_path / f"{n}.dcm", enforce_file_format=True)
+    content = (tmp_path / "0.dcm").read_bytes()
+    pixels = content.rindex(whole[0].PixelData)
+    for length in range(140, pixels - 12, 5):
+        (tmp_path / "0.dcm").write_bytes(content[:length])
+        study = read_study(tmp_path)
+        named = {file for problem in study.problems for file in problem.files}
+        assert "0.dcm" in named or len(study.views[0].planes) == 4, length

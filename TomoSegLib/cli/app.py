@@ -177,9 +177,12 @@ def run(
         "overwrite": overwrite,
     }
     if input is not None and not channel:
+        from TomoSegLib.cli.values import warnings_in_one_line
         from TomoSegLib.jobs.batch_cases import find_cases
 
-        if (cases := find_cases(Path(input).expanduser())) is not None:
+        with warnings_in_one_line():
+            cases = find_cases(Path(input).expanduser())
+        if cases is not None:
             return commands.run_batch(document, cases)
     return commands.run(document)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,11 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.misc import is_dicom
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
 from TomoSegLib.imaging.io import check_size
 from TomoSegLib.imaging.volume import FloatArray, Geometry, Volume
 
@@ -33,6 +36,17 @@ _LARGEST_UNEVENNESS = 0.05
 _NOTABLE_UNEVENNESS = 0.01
 _LARGEST_TILT_DEGREES = 0.5
 _SAME_DIRECTION = 1e-3
+# What pydicom raises at bytes that are no DICOM, besides what files raise.
+_PARSING = (
+    InvalidDicomError,
+    BytesLengthException,
+    struct.error,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+)
+_UNDEFINED = 0xFFFFFFFF  # the length of an element that ends where it says so
 _KEPT_HEADER_FIELDS = ("Modality", "SeriesDescription", "SeriesInstanceUID", "BodyPartExamined")
 
 
@@ -86,10 +100,14 @@ def is_dicom_file(path: Path) -> bool:
         return False
 
 
-def find_series(folder: Path) -> list[Series]:
+def find_series(folder: Path, damaged: list[tuple[Path, str]] | None = None) -> list[Series]:
     """All series of images in a folder and the folders below it.
 
     Files that are no DICOM and objects without pixels (reports, DICOMDIR) are passed over.
+
+    Args:
+        folder: Where to look.
+        damaged: Receives the files whose header is cut, with their series' UID if it is known.
     """
     found: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     for root, folders, names in os.walk(folder):
@@ -97,7 +115,11 @@ def find_series(folder: Path) -> list[Series]:
         for name in sorted(names):
             path = Path(root) / name
             header = read_header(path) if is_dicom_file(path) else None
-            if header is not None and "Rows" in header and "SeriesInstanceUID" in header:
+            if header is None or is_cut(header):
+                if damaged is not None and (header is not None or is_dicom_file(path)):
+                    uid = "" if header is None else str(header.get("SeriesInstanceUID", ""))
+                    damaged.append((path, uid))
+            elif "Rows" in header and "SeriesInstanceUID" in header:
                 found[str(header.SeriesInstanceUID)].append((path, header))
     return [
         Series(
@@ -159,8 +181,26 @@ def series_slices(path: Path, series_uid: str | None = None) -> tuple[list[Image
         folder = path.parent
     else:
         folder = path
-    series = _select(find_series(folder), series_uid, folder)
+    damaged: list[tuple[Path, str]] = []
+    series = _select(find_series(folder, damaged), series_uid, folder)
+    _warn_of_damage([path for path, uid in damaged if series.uid.startswith(uid)])
     return _sorted_stack(_slices(series.files), folder.name), folder.name
+
+
+def _warn_of_damage(files: Sequence[Path]) -> None:
+    """A slice that is missing in the middle is noticed by its gap, the first and last are not."""
+    if not files:
+        return
+    names = ", ".join(f"'{shown_name(path.name)}'" for path in files[:3])
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    warnings.warn(
+        TomoSegWarning(
+            "dicom-damaged",
+            f"{names}{more}: damaged DICOM, cut in the header, and left out.",
+            "If it belongs to the series, its image is missing: copy or export it again.",
+        ),
+        stacklevel=3,
+    )
 
 
 def _sorted_stack(slices: list[ImageSlice], name: str) -> list[ImageSlice]:
@@ -209,9 +249,28 @@ def _is_multiframe(series: Series) -> bool:
 def read_header(path: Path) -> Dataset | None:
     """A file's data elements before its pixels, or None where it cannot be parsed."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError, EOFError, AttributeError, NotImplementedError):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, EOFError, AttributeError, NotImplementedError, *_PARSING):
         return None
+    # pydicom takes what there is of an element for the whole of it.
+    last: Any = header.get_item(max(header.keys())) if len(header) else None
+    if isinstance(last, RawDataElement) and last.length not in (_UNDEFINED, len(last.value or b"")):
+        return None
+    return header
+
+
+def is_cut(header: Dataset) -> bool:
+    """Whether a header ends before it says how large its image is, though the object has one."""
+    if "Rows" in header:
+        return False
+    try:
+        kind = header.get("SOPClassUID")
+        if not kind:  # only an index of files has none, but in its preamble
+            meta = getattr(header, "file_meta", Dataset())
+            return meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage
+        return "Image Storage" in UID(str(kind)).name
+    except (AttributeError, *_PARSING):
+        return True
 
 
 def _slices(paths: Iterable[Path]) -> list[ImageSlice]:
@@ -473,7 +532,10 @@ def voxels(slices: list[ImageSlice], name: str) -> npt.NDArray[np.generic]:
 
 def decode_pixels(path: Path) -> npt.NDArray[Any]:
     """Stored values ``(rows, columns)`` or ``(frames, rows, columns)``, before rescaling."""
-    dataset = pydicom.dcmread(path)
+    try:
+        dataset = pydicom.dcmread(path)
+    except _PARSING as error:
+        raise ValueError(str(error)) from error
     try:
         return dataset.pixel_array
     except (NotImplementedError, RuntimeError) as error:

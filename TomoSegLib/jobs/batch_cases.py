@@ -17,10 +17,11 @@ from __future__ import annotations
 import csv
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
 
 _PREFIX = "path_"
 _SEGMENTATIONS = (".seg.nrrd", ".seg.nhdr")
@@ -35,8 +36,13 @@ def find_cases(path: Path) -> list[Document] | None:
         path: A CSV file, or a folder.
 
     Raises:
-        TomoSegError: ``batch-unreadable``, ``batch-columns``, ``batch-row`` or ``batch-empty``.
+        TomoSegError: ``batch-unreadable``, ``batch-columns``, ``batch-row``, ``batch-empty`` or
+            ``path-invalid``.
     """
+    if not _is_text(str(path)):
+        raise TomoSegError(
+            "path-invalid", f"The name {shown_name(str(path))} is not UTF-8.", "Rename it."
+        )
     if path.suffix.lower() == ".csv" and path.is_file():
         return _named(_read_table(path))
     if not path.is_dir():
@@ -44,7 +50,7 @@ def find_cases(path: Path) -> list[Document] | None:
     from TomoSegLib.imaging.dicom import is_dicom_file
     from TomoSegLib.imaging.io import ITK_SUFFIXES, NIFTI_SUFFIXES, suffix_of
 
-    files = sorted(item for item in path.iterdir() if not item.name.startswith("."))
+    files = _readable_names(path)
     volumes = [
         item
         for item in files
@@ -62,6 +68,26 @@ def find_cases(path: Path) -> list[Document] | None:
     if folders is None:
         return None
     return _named((item.name, {"input": str(item)}) for item in folders)
+
+
+def _readable_names(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; warns of names that are not UTF-8, which JSON cannot hold."""
+    files = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
+    for item in files:
+        if not _is_text(item.name):
+            warnings.warn(
+                TomoSegWarning(
+                    "path-invalid",
+                    f"'{shown_name(item.name)}' is left out: its name is not UTF-8.",
+                    "Rename it.",
+                ),
+                stacklevel=2,
+            )
+    return [item for item in files if _is_text(item.name)]
+
+
+def _is_text(name: str) -> bool:
+    return shown_name(name) == name
 
 
 def _examinations(folders: list[Path]) -> list[Path] | None:

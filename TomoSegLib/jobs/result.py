@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.jobs.document import Expected, JobModel, RunJob
 from TomoSegLib.models.card import Label, MethodSettings, RefinementSettings, SlidingWindow
+from TomoSegLib.models.folder import read_bounded
 
 SEGMENTATIONS = "segmentations"
 """The folder with the segmentation of each frame of a sequence."""
@@ -282,6 +283,10 @@ _ADAPTER: TypeAdapter[AnyResult] = TypeAdapter(
 )
 
 
+# A sequence's record has figures of every frame.
+_MAX_BYTES = 256 << 20
+
+
 def read_result(path: Path) -> AnyResult:
     """Read a ``result.json`` (or the one in a folder); its ``task`` says which kind it is.
 
@@ -289,14 +294,11 @@ def read_result(path: Path) -> AnyResult:
         TomoSegError: ``result-unreadable`` or ``result-invalid``.
     """
     path = path / "result.json" if path.is_dir() else path
+    hint = "Give the path of a result.json that 'tomoseg run' has written."
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TomoSegError(
-            "result-unreadable",
-            f"The result {path} cannot be read: {error.strerror or error}.",
-            "Give the path of a result.json that 'tomoseg run' has written.",
-        ) from None
+        content = read_bounded(path, _MAX_BYTES, missing="result-unreadable", hint=hint)
+    except TomoSegError as error:
+        raise TomoSegError("result-unreadable", error.message, hint) from None
     try:
         return _ADAPTER.validate_json(content)
     except ValidationError as error:

@@ -155,28 +155,39 @@ def hash_mismatch(path: Path) -> TomoSegError:
     )
 
 
-def read_bounded(path: Path, limit: int, missing: str) -> bytes:
-    """Read a regular file of at most `limit` bytes; `missing` is the code if it cannot be read."""
+def read_bounded(path: Path, limit: int, missing: str, hint: str = "") -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Args:
+        path: The file; a pipe is not waited for.
+        limit: Bytes.
+        missing: The code if it cannot be read.
+        hint: What to do then; by default, to give a model's folder.
+
+    Raises:
+        TomoSegError: ``missing`` or ``model-file-too-large``.
+    """
+    what = "The file" if hint else "The model's file"
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise TomoSegError(
-                    missing, f"{path} is not a regular file.", "Give the folder of a model."
+                    missing, f"{path} is not a regular file.", hint or "Give the folder of a model."
                 )
             # One byte more than it has, in case it grows; memory is taken for all that is asked.
             content = file.read(status.st_size + 1) if status.st_size <= limit else b""
     except OSError as error:
         raise TomoSegError(
             missing,
-            f"The model's file {path} cannot be read: {error.strerror or error}.",
-            f"Give the folder of a model, which holds {CARD} and the files that it lists.",
+            f"{what} {path} cannot be read: {error.strerror or error}.",
+            hint or f"Give the folder of a model, which holds {CARD} and the files that it lists.",
         ) from None
     if status.st_size > limit or len(content) > limit:
         raise TomoSegError(
             "model-file-too-large",
             f"{path} has more than {limit} bytes.",
-            "Get the model again from where it came from; a model's files are smaller.",
+            hint or "Get the model again from where it came from; a model's files are smaller.",
         )
     return content
 

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, shown_name
 from TomoSegLib.imaging.dicom import (
     ImageSlice,
     decode_pixels,
     image_slices,
+    is_cut,
     is_dicom_file,
     read_header,
 )
@@ -128,16 +129,16 @@ def has_dicom(folder: Path) -> bool:
 
 def read_images(path: Path, folder: Path, problems: ProblemList) -> tuple[str, list[DicomImage]]:
     """The images of a file and whose they are."""
-    name = path.relative_to(folder).as_posix()
+    name = shown_name(path.relative_to(folder).as_posix())
     if not is_dicom_file(path):
         if path.suffix.lower() in (".dcm", ".ima"):
             problems.add("unreadable", "not a DICOM file: left out", [name])
         return "", []
     header = read_header(path)
-    if header is None:
-        problems.add("unreadable", "damaged DICOM file: left out", [name])
-        return "", []
     if path.name.upper() == "DICOMDIR":
+        return "", []
+    if header is None or is_cut(header):
+        problems.add("unreadable", "damaged DICOM file, cut in its header: left out", [name])
         return "", []
     series = _text(header, "SeriesInstanceUID")
     patient = "\0".join((_text(header, "PatientID"), _text(header, "PatientName")))

@@ -18,7 +18,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from TomoSegLib.errors import TomoSegError, TomoSegWarning
+from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
 from TomoSegLib.imaging.io import (
     ITK_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -69,11 +69,13 @@ def read_file_views(folder: Path) -> tuple[list[View], list[Problem]]:
     problems: list[Problem] = []
     found: list[tuple[Path, list[ImagePlane], int, int]] = []
     for path in study_files(folder):
-        stem = path.name[: -len(suffix_of(path))]
+        stem = shown_name(path.name[: -len(suffix_of(path))])
         if is_label_name(stem):
             problems.append(
                 Problem(
-                    "not-an-image", "its name says that it holds labels: left out", (path.name,)
+                    "not-an-image",
+                    "its name says that it holds labels: left out",
+                    (shown_name(path.name),),
                 )
             )
             continue
@@ -81,11 +83,11 @@ def read_file_views(folder: Path) -> tuple[list[View], list[Problem]]:
             geometry, phases = _grid(path, problems)
         except TomoSegError as error:
             code = "missing-geometry" if error.code == "volume-no-orientation" else error.code
-            problems.append(Problem(code, f"{error.message} Left out.", (path.name,)))
+            problems.append(Problem(code, f"{error.message} Left out.", (shown_name(path.name),)))
             continue
         across = _slice_axis(geometry)
         found.append((path, _planes(geometry, across), across, phases))
-    stems = [path.name[: -len(suffix_of(path))] for path, *_ in found]
+    stems = [shown_name(path.name[: -len(suffix_of(path))]) for path, *_ in found]
     kinds = recognise([(stem, planes) for stem, (_, planes, *_) in zip(stems, found, strict=True)])
     views = []
     for name, kind, (path, planes, across, phases) in zip(
@@ -96,7 +98,15 @@ def read_file_views(folder: Path) -> tuple[list[View], list[Problem]]:
             for phase in range(phases)
         )
         views.append(
-            View(path.name, name, kind, tuple(planes), sources, base_first(kind, planes), name)
+            View(
+                shown_name(path.name),
+                name,
+                kind,
+                tuple(planes),
+                sources,
+                base_first(kind, planes),
+                name,
+            )
         )
     return views, problems
 
@@ -138,7 +148,9 @@ def _grid(path: Path, problems: list[Problem]) -> tuple[Geometry, int]:
                 f"'{path.name}' does not say how it lies in the patient.",
                 "Convert it again from its DICOM files.",
             )
-        problems.append(Problem("contradictory-geometry", warning.message, (path.name,)))
+        problems.append(
+            Problem("contradictory-geometry", warning.message, (shown_name(path.name),))
+        )
     if len(shape) == 2:
         affine = _with_third_axis(affine)
     geometry = Geometry((size[2], size[1], size[0]), affine)

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from TomoSegLib.errors import shown_name
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.studies.image_plane import IntersectingLine, NoLine, intersecting_line
 from TomoSegLib.studies.study import Study, View
@@ -73,7 +74,7 @@ def study_record(study: Study) -> dict[str, Any]:
                 "slices": len(view.planes),
                 "phases": view.phases,
                 "middle_slice": view.middle,
-                "middle_slice_file": source.path.name,
+                "middle_slice_file": shown_name(source.path.name),
                 "rows": plane.shape[0],
                 "columns": plane.shape[1],
                 "spacing_mm": list(plane.spacing),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from TomoSegLib.errors import TomoSegError
+from TomoSegLib.errors import TomoSegError, shown_name
 from TomoSegLib.imaging.io import READABLE
 from TomoSegLib.studies.dicom_images import has_dicom
 from TomoSegLib.studies.dicom_study import read_dicom_views
@@ -46,7 +46,7 @@ def read_study(
     if has_dicom(folder):
         views, problems = read_dicom_views(folder, on_read)
         if study_files(folder):
-            names = tuple(path.name for path in study_files(folder))
+            names = tuple(shown_name(path.name) for path in study_files(folder))
             problems.append(Problem("not-used", "not read beside DICOM files", names))
     else:
         views, problems = read_file_views(folder)
@@ -57,7 +57,7 @@ def read_study(
             f"'{folder}' contains no view that can be used" + (f": {reasons}." if reasons else "."),
             f"Give a folder with one patient's views: DICOM files or {READABLE}.",
         )
-    study = Study(folder.resolve().name, folder, tuple(views), tuple(problems))
+    study = Study(shown_name(folder.resolve().name), folder, tuple(views), tuple(problems))
     if table is None and (folder / FILE_NAME).is_file():
         table = folder / FILE_NAME
     if table is not None:
@@ -74,7 +74,7 @@ def _limits(study: Study) -> list[Problem]:
             Problem(
                 "single-view",
                 "the study has a single view: there is nothing that could cut it",
-                (only.sources[0][0].path.name,),
+                (shown_name(only.sources[0][0].path.name),),
             )
         )
     for view in study.views:
@@ -86,7 +86,7 @@ def _limits(study: Study) -> list[Problem]:
                     "to back: its matrix was probably written in LPS where RAS was meant. Lines "
                     "between views are right all the same; left and right, front and back are "
                     "not, and base and apex are a guess",
-                    (view.sources[0][0].path.name,),
+                    (shown_name(view.sources[0][0].path.name),),
                 )
             )
         if view.kind in ("short-axis", *KNEE_KINDS) and len(view.planes) == 1:
@@ -94,7 +94,7 @@ def _limits(study: Study) -> list[Problem]:
                 Problem(
                     "single-slice",
                     f"the stack '{view.name}' has one slice: it has no relative location",
-                    (view.sources[0][0].path.name,),
+                    (shown_name(view.sources[0][0].path.name),),
                 )
             )
     return problems
