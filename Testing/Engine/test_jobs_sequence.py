@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,28 @@ def test_the_network_is_loaded_once_and_progress_goes_over_frames(
     done = [event.done for event in progress if event.stage == "frames"]
     assert done == sorted(done) and done[-1] == 3
     assert {event.total for event in progress if event.stage == "frames"} == {3}
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_only_where_memory_was_short_the_next_frame_begins_smaller(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    from TomoSegLib.jobs import run as module
+
+    real, sizes = module.find, []
+
+    def find(inputs: Any, report: Reporter) -> Any:
+        sizes.append(inputs.job.batch_size)
+        if short and len(sizes) == 1:
+            report.warn("memory-batch-halved", "Memory does not suffice.")
+        return dataclasses.replace(
+            found := real(inputs, report), found=dataclasses.replace(found.found, batch_size=5)
+        )
+
+    monkeypatch.setattr(module, "find", find)
+    result = read_result(run(tmp_path / "out", input=str(scan), batch_size=9))
+    assert sizes == ([9, 5, 5] if short else [9, 9, 9])
+    assert [note.code for note in result.warnings] == ["memory-batch-halved"] * short
 
 
 def test_chosen_frames_keep_their_numbers_and_times(scan: Path, tmp_path: Path) -> None:
