@@ -39,7 +39,7 @@ def test_the_level_follows_how_faint_the_lesions_rims_are(monkeypatch: pytest.Mo
     start = RefinementSettings(method="threshold", level=0.5, heat_weight=0.0)
     card = card.model_copy(update={"refinement": start})
     chosen, record = calibration.choose_refinement([None] * 3, None, card)  # type: ignore
-    assert chosen.level < 0.42
+    assert chosen is not None and chosen.level < 0.42
     assert chosen.method == "threshold"
     assert record["with"] > 0.95
     assert record["with"] > record["tried"][0]["dice"] + 0.1
@@ -53,3 +53,18 @@ def test_a_gain_by_chance_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     chosen, record = calibration.choose_refinement([None] * 2, None, card)  # type: ignore
     assert chosen == RefinementSettings()
     assert record["with"] > record["without"]
+
+
+def test_what_makes_masks_worse_does_not_come_to_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = find_model("tiny-blob").card
+    misleading = [example(seed, 1.0) for seed in range(2)]
+    for one in misleading:  # the lesion's inside looks like what is around it, and its rim is thin
+        k, j, i = np.indices(GEOMETRY.shape)
+        distance = np.sqrt((k - 10) ** 2 + (j - 12) ** 2 + (i - 12) ** 2)
+        one.case.image.array[distance < 6] = 0
+        one.heatmap[...] = np.exp(-((distance / 10) ** 2))
+    examples = iter(misleading)
+    monkeypatch.setattr(calibration, "_example", lambda *_: next(examples))
+    chosen, record = calibration.choose_refinement([None] * 2, None, card)  # type: ignore
+    assert chosen is None
+    assert record["with"] <= record["without"]

@@ -1,4 +1,4 @@
-"""The parameters of refinement, chosen on validation data.
+"""The parameters of refinement, and whether to refine at all, chosen on validation data.
 
 One parameter after the other takes the value with the best mean Dice; a value that is hardly
 better than the one before is not worth leaving it. The others were found not to matter.
@@ -68,7 +68,7 @@ def choose_refinement(
     encoder: LoadedEncoder,
     card: ModelCard,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[RefinementSettings, dict[str, Any]]:
+) -> tuple[RefinementSettings | None, dict[str, Any]]:
     """Choose a model's refinement on validation cases with masks.
 
     Args:
@@ -78,8 +78,9 @@ def choose_refinement(
         on_progress: Receives cases whose heatmap is done, and in all.
 
     Returns:
-        The settings, and for the record the mean Dice ``with`` and ``without`` them and of every
-        candidate that was ``tried``.
+        The settings, or None where masks are no better for them (lesions that are bright at their
+        rim and dark inside have no intensity of their own); and for the record the mean Dice
+        ``with`` and ``without`` them and of every candidate that was ``tried``.
     """
     examples = []
     for number, case in enumerate(cases, 1):
@@ -101,7 +102,12 @@ def choose_refinement(
             tried.append({name: value, "dice": round(found, 4)})
             if found > dice + GAIN:
                 best, dice = settings, found
-    return best, {"with": round(dice, 4), "without": round(before, 4), "tried": tried}
+    helps = dice > before + GAIN
+    return best if helps else None, {
+        "with": round(dice, 4),
+        "without": round(before, 4),
+        "tried": tried,
+    }
 
 
 def _example(case: PreparedCase, encoder: LoadedEncoder, card: ModelCard) -> Example:
