@@ -85,9 +85,12 @@ def test_every_row_of_the_tables_trains_with_the_same_network_and_loader(pool, t
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize("game", ["alternating", "gradient-reversal"])
-def test_what_was_stopped_anywhere_comes_to_the_same_weights(pool, tmp_path, game):
-    options = replace(OPTIONS, game=game)
+@pytest.mark.parametrize(
+    ("game", "optimizer"),
+    [("alternating", "sgd"), ("gradient-reversal", "sgd"), ("alternating", "adam")],
+)
+def test_what_was_stopped_anywhere_comes_to_the_same_weights(pool, tmp_path, game, optimizer):
+    options = replace(OPTIONS, game=game, optimizer=optimizer)
     assert pretrain(asked(pool, tmp_path / "whole", options=options))
     parts = asked(pool, tmp_path / "parts", options=options)
     for last in (1, 3, 5, 99):  # between validations as well as at one

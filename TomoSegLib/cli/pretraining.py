@@ -69,8 +69,11 @@ def pretrain_sar(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the cubes, for several runs to share."),
     ] = None,
+    optimizer: Annotated[
+        str, typer.Option(help="Of U-Net and heads: sgd, the paper's, or adam for short runs.")
+    ] = "sgd",
     learning_rates: Annotated[
-        str, typer.Option(help="Of U-Net, heads and discriminator (SGD).")
+        str, typer.Option(help="Of U-Net, heads and discriminator; adam wants about 0.002.")
     ] = "1,0.1,0.001",
     momentum: Annotated[float, typer.Option(min=0.0, max=0.999, help="Of SGD.")] = 0.9,
     restoration_weight: Annotated[float, typer.Option(min=0.0, help="The paper's beta.")] = 10.0,
@@ -109,12 +112,13 @@ def pretrain_sar(
     from TomoSegLib.jobs.devices import choose_device
     from TomoSegLib.pretraining.adversary import Game, Objective
     from TomoSegLib.pretraining.cubes import CubeOptions
-    from TomoSegLib.pretraining.options import PretrainingOptions
+    from TomoSegLib.pretraining.options import OptimizerName, PretrainingOptions
     from TomoSegLib.pretraining.run import Pretraining, pretrain
     from TomoSegLib.training.precision import Precision
 
     for name, value, kind in (
         ("game", game, Game),
+        ("optimizer", optimizer, OptimizerName),
         ("objective", objective, Objective),
         ("precision", precision, Precision),
     ):
@@ -138,6 +142,7 @@ def pretrain_sar(
     options = PretrainingOptions(
         steps=steps,
         batch_size=batch_size,
+        optimizer=optimizer,  # type: ignore[arg-type]
         learning_rates=(rates[0], rates[1], rates[2]),
         momentum=momentum,
         weights={

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from TomoSegLib.pretraining.adversary import Game, Objective
 from TomoSegLib.training.precision import Precision
+
+OptimizerName = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,11 @@ class PretrainingOptions:
     Attributes:
         steps: Optimiser steps.
         batch_size: Cubes of a step.
-        learning_rates: Of SGD for U-Net, heads and discriminator.
+        optimizer: Of U-Net and heads: the paper's SGD, or Adam, which gets further in the few
+            thousand steps that a CPU can do. The discriminator always has SGD.
+        learning_rates: For U-Net, heads and discriminator. With the paper's 1 and its weight of 10
+            the restoring sigmoid may saturate at the beginning of a short training and never learn
+            again.
         momentum: Of SGD. The paper gives none; 0.9 is that of Models Genesis.
         weights: Of the losses by name; the paper's beta is ``restoration``, its alpha ``scale``,
             and ``adversary`` is what its L_adv counts in the encoder's loss. Others count 1.
@@ -37,6 +43,7 @@ class PretrainingOptions:
 
     steps: int = 20_000
     batch_size: int = 16
+    optimizer: OptimizerName = "sgd"
     learning_rates: tuple[float, float, float] = (1.0, 0.1, 0.001)
     momentum: float = 0.9
     weights: Mapping[str, float] = field(

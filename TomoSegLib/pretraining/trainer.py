@@ -67,7 +67,11 @@ class Pretrainer(StepwiseTrainer):
         groups: list[dict[str, Any]] = [{"params": list(network.parameters()), "lr": unet_rate}]
         if heads := list(task.parameters()):
             groups.append({"params": heads, "lr": head_rate})
-        self.optimizers = {"network": torch.optim.SGD(groups, momentum=options.momentum)}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "network": torch.optim.Adam(groups)
+            if options.optimizer == "adam"
+            else torch.optim.SGD(groups, momentum=options.momentum)
+        }
         self.discriminator: ModalityDiscriminator | None = None
         if options.game is not None:
             self.discriminator = ModalityDiscriminator(network.level_channels).to(self.device)
