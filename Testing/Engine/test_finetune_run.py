@@ -173,6 +173,26 @@ def test_one_pretrained_channel_becomes_several_that_respond_alike(pretrained, t
     torch.testing.assert_close(begun[name].sum(dim=1, keepdim=True), stored[name])
 
 
+@pytest.mark.parametrize(
+    ("pretrained_start", "factor", "expected"),
+    [(True, None, 10.0), (False, None, 1.0), (True, 2.0, 2.0), (False, 3.0, 3.0)],
+)
+def test_a_last_layer_before_pretrained_features_learns_faster(
+    manifest, pretrained, tmp_path, pretrained_start, factor, expected
+):
+    start = str(pretrained) if pretrained_start else "scratch"
+    before = start_weights(manifest, tmp_path / "before", start)
+    # Adam's first step is the learning rate, whatever the gradient is.
+    options = replace(OPTIONS, steps=1, learning_rate=1e-3, last_layer_factor=factor)
+    finetune(asked(manifest, tmp_path / "after", start=start, options=options))
+    after = weights(tmp_path / "after")
+    moved = {n: float((after[n] - value).abs().max()) for n, value in before.items()}
+    assert moved["final_conv.weight"] == pytest.approx(1e-3 * expected, rel=0.01)
+    assert moved["upcat_1.convs.conv_1.conv.weight"] == pytest.approx(1e-3, rel=0.01)
+    record = json.loads((tmp_path / "after" / "finetuning.json").read_text())
+    assert record["options"]["last_layer_factor"] == expected
+
+
 def test_a_public_checkpoint_of_monais_network_is_a_start(manifest, tmp_path):
     from monai.networks.nets import BasicUNet
 

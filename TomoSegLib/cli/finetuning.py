@@ -57,6 +57,12 @@ def finetune(
         str, typer.Option(help="dice, dice-ce, or noise-tolerant: the value 255 means unknown.")
     ] = "dice",
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
+    last_layer_factor: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Its learning rate over the others'; default: 10, from scratch 1."
+        ),
+    ] = None,
     plateau_factor: option.PlateauFactor = 0.5,
     plateau_patience: option.PlateauPatience = 10,
     validate_every: option.ValidateEvery = 100,
@@ -126,6 +132,7 @@ def finetune(
         patch=(shape[2], shape[1], shape[0]),
         loss=loss,  # type: ignore[arg-type]
         learning_rate=learning_rate,
+        last_layer_factor=last_layer_factor,
         plateau_factor=plateau_factor,
         plateau_patience=plateau_patience,
         validate_every=validate_every,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from TomoSegLib.networks.unet3d import UNet3D
+from TomoSegLib.networks.unet3d import UNet3D, is_output_weight
 from TomoSegLib.training.precision import Precision
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
@@ -32,7 +32,10 @@ class FinetuningOptions:
         loss: ``dice``: mean over the labels of one minus their soft Dice in the batch;
             ``dice-ce``: with cross-entropy added; ``noise-tolerant``: see `NoiseTolerantLoss`.
         learning_rate: Of Adam; all layers are trained.
-        plateau_factor: What `ReduceLROnPlateau` multiplies it by.
+        last_layer_factor: How many times faster the last layer learns, which begins anew. None: 10
+            when starting from pre-trained weights, whose features it has to weigh before anything
+            else makes sense; 1 from scratch, where all layers are new.
+        plateau_factor: What `ReduceLROnPlateau` multiplies the rates by.
         plateau_patience: Validations without a gain before it does.
         validate_every: Steps between validations and checkpoints.
         overlap: Of sliding windows, as a fraction of their sides.
@@ -47,6 +50,7 @@ class FinetuningOptions:
     patch: tuple[int, int, int] = (32, 64, 64)
     loss: Loss = "dice"
     learning_rate: float = 1e-3
+    last_layer_factor: float | None = None
     plateau_factor: float = 0.5
     plateau_patience: int = 10
     validate_every: int = 100
@@ -124,7 +128,16 @@ class Finetuner(StepwiseTrainer):
             kind = DiceLoss if options.loss == "dice" else DiceCELoss
             # Over the whole batch: a patch without a label would count as wrong for one voxel.
             self.loss = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
+        layers: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for name, parameter in network.named_parameters():
+            layers[is_output_weight(name)].append(parameter)
+        rate = options.learning_rate
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": layers[False], "lr": rate},
+                {"params": layers[True], "lr": rate * (options.last_layer_factor or 1.0)},
+            ]
+        )
         self.schedule = ReduceLROnPlateau(
             self.optimizer,
             mode="max",
