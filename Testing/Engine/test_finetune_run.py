@@ -213,6 +213,18 @@ def test_weights_that_come_with_the_program_are_found_by_their_name(pretrained, 
         pretrained_weights.load_pretrained(Path("unheard-of"))
 
 
+def test_the_weights_that_ship_are_a_start_and_say_what_they_are(manifest, tmp_path):
+    plan = make_plan(asked(manifest, tmp_path, start="sar-brain-mr", features=None))
+    assert plan.pretrained is not None
+    record = plan.pretrained.record
+    assert record["task"] == "sar" and list(plan.features) == record["network"]["features"]
+    assert record["license"] == "Apache-2.0" and record["training_data"]["simulated"]
+    assert "tomoseg pretrain sar" in record["training_data"]["commands"][-1]
+    assert plan.preprocessing.spacing_mm == 2.0
+    assert plan.preprocessing.intensity.method == "percentile"
+    pretrained_weights.begin_with(UNet3D(2, 3, plan.features), plan.pretrained)
+
+
 def test_a_fine_tuning_normalises_and_resamples_as_its_pre_training_did(
     manifest, pretrained, tmp_path
 ):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ROOT / "Resources" / "Models"
+RESOURCES = ROOT / "Resources"
 
 pytest.importorskip("build", reason="the wheel is built with the package 'build'")
 pytest.importorskip("hatchling", reason="the wheel is built with hatchling")
@@ -36,14 +36,14 @@ def test_wheel_has_every_module_of_the_engine(wheel: zipfile.ZipFile) -> None:
     assert modules - set(wheel.namelist()) == set()
 
 
-def test_wheel_has_the_shipped_models_inside_the_package(wheel: zipfile.ZipFile) -> None:
+@pytest.mark.parametrize("kind", ["Models", "Pretrained", "Samples"])
+def test_wheel_has_what_ships_inside_the_package(wheel: zipfile.ZipFile, kind: str) -> None:
     shipped = {
-        f"TomoSegLib/Resources/Models/{p.relative_to(MODELS).as_posix()}"
-        for p in MODELS.rglob("*")
+        f"TomoSegLib/Resources/{p.relative_to(RESOURCES).as_posix()}"
+        for p in (RESOURCES / kind).rglob("*")
         if p.is_file()
     }
-    if not shipped:
-        pytest.skip("no model has been trained yet")
+    assert shipped
     assert shipped - set(wheel.namelist()) == set()
 
 
