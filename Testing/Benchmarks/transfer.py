@@ -147,11 +147,14 @@ class Bench:
         name = f"{target.name}-{fraction.replace('/', 'of')}-{task}-{seed}"
         folder = self.folder / "finetuned" / name
         if not (folder / "finetuning.json").exists():
+            start = self.pretrained(task, seed)
             what = Finetuning(
                 target.manifest,
                 folder,
                 target.labels,
-                self.pretrained(task, seed),
+                start,
+                # Everything alike but the weights: intensities too.
+                self.pretrained("sar", seed) if start == SCRATCH else None,
                 Fraction(fraction),
                 replace(self.size.finetuning, seed=seed),
                 spacing_mm=self.size.spacing_mm,
