@@ -18,12 +18,12 @@ from TomoSegLib.cli import main
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import (
     LocationNetwork,
     ResNetUNet2D,
     UNet2D,
     is_encoder_weight,
-    is_output_weight,
 )
 from TomoSegLib.pretraining.planes_predict import load_plane_network
 from TomoSegLib.pretraining.planes_run import PlanePretraining, pretrain_planes

@@ -1,4 +1,4 @@
-"""``tomoseg finetune``: from a few labelled volumes to a segmenter."""
+"""``tomoseg finetune``: from a few labelled volumes or stacks to a segmenter."""
 
 from __future__ import annotations
 
@@ -38,7 +38,28 @@ def finetune(
             metavar="NAME=VALUE,...", help="What to segment; several values: NAME=VALUE+VALUE."
         ),
     ],
-    start: option.StartFrom = "scratch",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="DIR|NAME|FILE|scratch|imagenet",
+            help="Folder of a pre-training, or name of one that ships, or safetensors of its "
+            "network; imagenet: 2D, encoder efficientnet-lite0.",
+        ),
+    ] = "scratch",
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=3, help="2: every slice of a stack by itself; default: as --from, else 3."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a 2D network: unet, resnet10 to resnet50 or efficientnet-lite0; default: "
+            "that of --from, else unet."
+        ),
+    ] = None,
     like: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +72,14 @@ def finetune(
     ] = "1",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
     batch_size: Annotated[int, typer.Option(min=1, help="Patches of a step.")] = 4,
-    patch: option.Patch = "64x64x32",
+    patch: Annotated[
+        str,
+        typer.Option(
+            metavar="IxJxK",
+            help="Voxels of a patch; multiples of 16, or of 32 with another encoder than unet; "
+            "2D: IxJx1, default 128x128x1.",
+        ),
+    ] = "64x64x32",
     features: option.UNetFeatures = None,
     loss: Annotated[
         str, typer.Option(help="dice, dice-ce, or noise-tolerant: the value 255 means unknown.")
@@ -78,7 +106,11 @@ def finetune(
     ] = None,
     spacing: Annotated[
         float | None,
-        typer.Option(min=0.1, max=20.0, help="Voxel size, mm; default: that of --from, else 1."),
+        typer.Option(
+            min=0.1,
+            max=20.0,
+            help="Voxel or pixel size, mm; default: that of --from, else 1, or 1.26 in 2D.",
+        ),
     ] = None,
     intensity: Annotated[
         str | None,
@@ -90,7 +122,7 @@ def finetune(
     ] = None,
     foreground: Annotated[
         str | None,
-        typer.Option(help="nonzero, body, brain or none; default: nonzero for MR, none for CT."),
+        typer.Option(help="nonzero, body, brain or none; default: nonzero for 3D MR, else none."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     license: Annotated[str, typer.Option(help="Licence of the model.")] = "unspecified",
@@ -107,7 +139,7 @@ def finetune(
     seed: option.Seed = 0,
     overwrite: option.StartAgain = False,
 ) -> int:
-    """Fine-tune a 3D segmenter on labelled volumes; the model comes to OUTPUT/model.
+    """Fine-tune a segmenter on labelled volumes or stacks; the model comes to OUTPUT/model.
 
     What was stopped or killed goes on where it was when the same command is given again. Test
     cases are segmented at the end, and their Dice comes to OUTPUT/test.csv.
@@ -147,6 +179,8 @@ def finetune(
         manifest=manifest,
         output=output,
         labels=parse_labels(labels),
+        dimensions=dimensions,
+        encoder=encoder,
         start=start,
         like=like,
         fraction=numbers_of("fraction", fraction, ",", 1, Fraction)[0],

@@ -13,7 +13,12 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.foreground import BoolArray, foreground_mask, resample_mask
+from TomoSegLib.imaging.foreground import (
+    BoolArray,
+    bounding_box,
+    foreground_mask,
+    resample_mask,
+)
 from TomoSegLib.imaging.io import resample, sitk_image
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Intensity, Preprocessing
@@ -37,7 +42,8 @@ class ModelInput:
             the foreground.
         foreground: ``(K, J, I)`` bool on the model's grid.
         geometry: The model's grid: isotropic, axes of the source permuted and flipped to the
-            card's orientation, cropped to the foreground's bounding box and one voxel more.
+            card's orientation, cropped to the foreground's bounding box and one voxel more; or
+            that of `slices_grid`, if the card says so.
         source: Grid of the first channel's file, on which results are written.
         source_foreground: ``[k, j, i]`` bool on the source grid.
     """
@@ -84,7 +90,10 @@ def prepare(
                 f"The foreground mask '{foreground.name}' does not meet '{channels[0].name}'.",
                 "Give a mask of the same patient, in the same coordinates.",
             )
-    target = model_grid(source, source_foreground, spec.spacing_mm, spec.orientation)
+    if spec.in_plane:
+        target = slices_grid(source, source_foreground, spec.spacing_mm)
+    else:
+        target = model_grid(source, source_foreground, spec.spacing_mm, spec.orientation)
     image = np.empty((len(channels), *target.shape), dtype=np.float32)
     for index, channel in enumerate(channels):
         if index == 0 or channel.geometry.is_close(source):
@@ -142,6 +151,33 @@ def model_grid(
     origin = center - direction @ ((size - 1) / 2 * spacing_mm)
     return Geometry.from_parts(
         (int(size[2]), int(size[1]), int(size[0])), [spacing_mm] * 3, direction, origin
+    )
+
+
+def slices_grid(source: Geometry, foreground: BoolArray, spacing_mm: float) -> Geometry:
+    """The slices that the foreground lies in, where they are, with pixels of another size.
+
+    Args:
+        source: The stack's grid; its slices are those along the array's first axis.
+        foreground: ``[k, j, i]`` bool on it, not empty.
+        spacing_mm: Pixel size of the grid wanted.
+
+    Returns:
+        A grid whose planes are the stack's, with a pixel of margin in them and none across.
+    """
+    box = bounding_box(foreground)
+    assert box is not None, "no foreground"
+    first = np.array([part.start for part in box[::-1]])
+    last = np.array([part.stop - 1 for part in box[::-1]])
+    spacing = np.array([spacing_mm, spacing_mm, source.spacing[2]])
+    extent = (last - first + 1) * source.spacing
+    size = np.ceil(extent / spacing - 1e-6).astype(int) + 2
+    size[2] = last[2] - first[2] + 1
+    direction = _orthonormal(source.direction)
+    center = source.index_to_lps((first + last) / 2)
+    origin = center - direction @ ((size - 1) / 2 * spacing)
+    return Geometry.from_parts(
+        (int(size[2]), int(size[1]), int(size[0])), spacing, direction, origin
     )
 
 

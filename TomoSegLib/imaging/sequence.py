@@ -15,7 +15,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -100,12 +100,14 @@ class VolumeSequence:
         name: What to call it in messages: usually the file's name.
         geometry: The grid of every frame.
         index: What tells the frames apart.
+        single_slice: Whether frames of one slice are accepted.
     """
 
     name: str
     geometry: Geometry
     index: FrameIndex
     _read: ReadFrames
+    single_slice: bool = False
 
     def __len__(self) -> int:
         return len(self.index.values)
@@ -122,7 +124,7 @@ class VolumeSequence:
         """
         for number, array in zip(numbers, self._read(numbers), strict=True):
             volume = Volume(array, self.geometry, f"{self.name}, frame {number}")
-            check_volume(volume, constant=constant)
+            check_volume(volume, single_slice=self.single_slice, constant=constant)
             yield volume
 
 
@@ -149,17 +151,23 @@ def open_sequence(path: Path | str) -> VolumeSequence | None:
     return _open_metaimage_sequence(path) if suffix in ITK_SUFFIXES else None
 
 
-def read_volume_or_sequence(path: Path | str) -> Volume | VolumeSequence:
+def read_volume_or_sequence(
+    path: Path | str, *, single_slice: bool = False
+) -> Volume | VolumeSequence:
     """A volume with its voxels, or a sequence that is still in its file.
+
+    Args:
+        path: As for `TomoSegLib.imaging.io.read_volume`.
+        single_slice: Accept grids of one slice.
 
     Raises:
         TomoSegError: As `TomoSegLib.imaging.io.read_volume` and `open_sequence`.
     """
     sequence = open_sequence(path)
     if sequence is not None:
-        return sequence
+        return replace(sequence, single_slice=single_slice)
     try:
-        return read_volume(path)
+        return read_volume(path, single_slice=single_slice)
     except TomoSegError as error:
         if error.code != "dicom-several-volumes":
             raise
@@ -169,7 +177,7 @@ def read_volume_or_sequence(path: Path | str) -> Volume | VolumeSequence:
         sequence = open_dicom_sequence(*split_path(Path(path)))
         if sequence is None:
             raise
-        return sequence
+        return replace(sequence, single_slice=single_slice)
 
 
 def hash_sequence(sequence: VolumeSequence, numbers: Sequence[int]) -> str:

@@ -117,11 +117,12 @@ def read_inputs(job: RunJob, report: Reporter) -> Inputs:
     if job.directions is not None:
         parse_directions(job.directions)  # for its error, long before it is needed
     inputs = Inputs(job, model, [], None, {}, None)
+    flat = model.card.preprocessing.in_plane
     sources: list[Volume | VolumeSequence] = []
     numbers: list[int] | None = None
     with report.stage("read", len(job.channels)) as progress:
         for name, path in job.channels.items():
-            source = read_volume_or_sequence(path)
+            source = read_volume_or_sequence(path, single_slice=flat)
             if not sources:
                 region_grid(job.region, source)  # for its error
                 numbers = _numbers(job, source)
@@ -133,7 +134,7 @@ def read_inputs(job: RunJob, report: Reporter) -> Inputs:
             progress(len(sources), len(job.channels))
         foreground = None
         if job.foreground is not None:
-            foreground = read_volume_or_sequence(job.foreground)
+            foreground = read_volume_or_sequence(job.foreground, single_slice=flat)
             _check_frames("foreground", foreground, sources)
             inputs.foreground_record = _record(
                 "foreground", job.foreground, foreground, numbers, expected.foreground

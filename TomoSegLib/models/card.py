@@ -100,6 +100,9 @@ class Preprocessing(StrictModel):
             above an automatic threshold), ``brain`` (as ``nonzero`` where the scan is already
             skull-stripped, else brain extraction) or ``none`` (everything).
         background: Value given to voxels outside the foreground, after normalisation.
+        in_plane: For networks that see a stack slice by slice: slices, which are those along the
+            array's first axis, stay as they are, and ``spacing_mm`` is their pixel size. Axes stay
+            in the file's order, whatever ``orientation`` says.
     """
 
     spacing_mm: Annotated[float, Field(ge=0.1, le=20)] = 2.0
@@ -107,6 +110,7 @@ class Preprocessing(StrictModel):
     intensity: Intensity = Intensity()
     foreground: Literal["nonzero", "body", "brain", "none"] = "nonzero"
     background: FiniteFloat = 0.0
+    in_plane: bool = False
 
 
 class Slices(StrictModel):
@@ -128,14 +132,15 @@ class Slices(StrictModel):
 
 
 class SlidingWindow(StrictModel):
-    """How a 3D segmenter is moved over the model's grid, and what its logits mean.
+    """How a segmenter is moved over the model's grid, and what its logits mean.
 
     The network maps windows ``(B, C, *roi_size)`` of the prepared scan (axes as in arrays) to
     logits ``(B, K, *roi_size)``. Logits of windows that overlap are averaged with weights; the
     activation makes probabilities of them.
 
     Attributes:
-        roi_size: Voxels of a window along the array's axes ``(k, j, i)``.
+        roi_size: Voxels of a window along the array's axes ``(k, j, i)``. ``k`` is 1 with
+            `Preprocessing.in_plane`: the network then maps ``(B, C, j, i)`` to ``(B, K, j, i)``.
         overlap: Fraction of a window's side that neighbouring windows share.
         mode: Weights of a window's logits: ``gaussian`` (less towards its border) or
             ``constant``.
@@ -149,7 +154,7 @@ class SlidingWindow(StrictModel):
             the largest to the smallest. For ``softmax`` the most probable output wins.
     """
 
-    roi_size: tuple[WindowSide, WindowSide, WindowSide]
+    roi_size: tuple[Annotated[int, Field(ge=1, le=1024)], WindowSide, WindowSide]
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     mode: Literal["gaussian", "constant"] = "gaussian"
     activation: Literal["softmax", "sigmoid"] = "softmax"
@@ -269,7 +274,7 @@ class ModelCard(StrictModel):
 
     ``slices``, ``method``, ``methods``, ``refinement``, ``network.features`` and
     ``network.output`` are for the task ``heatmap`` (a 2D encoder), ``sliding_window`` for
-    ``segmentation`` (a 3D network); the mask settings are for both.
+    ``segmentation`` (a 3D network, or a 2D one); the mask settings are for both.
     """
 
     schema_version: Literal[1] = 1
@@ -318,12 +323,20 @@ class ModelCard(StrictModel):
             self._check_segmenter()
         elif self.sliding_window is not None:
             raise ValueError("sliding_window: only for the task segmentation")
+        elif self.preprocessing.in_plane:
+            raise ValueError("preprocessing.in_plane: only for the task segmentation")
         return self
 
     def _check_segmenter(self) -> None:
         window = self.sliding_window
         if window is None:
             raise ValueError("sliding_window: missing, the task segmentation needs it")
+        depth = window.roi_size[0]
+        if self.preprocessing.in_plane != (depth == 1) or 1 < depth < 8:
+            raise ValueError(
+                "sliding_window.roi_size: the first side is 1 with preprocessing.in_plane, "
+                "else 8 or more"
+            )
         for name in ("slices", "method", "methods", "refinement"):
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True

@@ -1,4 +1,4 @@
-"""From a model folder to a 3D segmenter that gives logits of windows."""
+"""From a model folder to a segmenter that gives logits of windows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from TomoSegLib.models.building import load_network, move_network
 from TomoSegLib.models.card import ModelCard, SlidingWindow
 from TomoSegLib.models.folder import ModelFolder
 from TomoSegLib.models.store import find_model
+from TomoSegLib.networks.by_slice import by_slice
 
 
 class LoadedSegmenter:
-    """A 3D network in evaluation mode, in single precision, with frozen parameters.
+    """A network in evaluation mode, in single precision, with frozen parameters.
 
     Args:
-        network: ``(B, C, *roi_size)`` windows to logits ``(B, K, *roi_size)``.
+        network: ``(B, C, *roi_size)`` windows to logits ``(B, K, *roi_size)``; a 2D network, of a
+            card with ``preprocessing.in_plane``, maps them without their axis ``k``.
         card: The model's card, of the task ``segmentation``.
 
     Attributes:
@@ -59,7 +61,8 @@ class LoadedSegmenter:
             MemoryError, RuntimeError: Memory does not suffice (see `is_out_of_memory`).
         """
         try:
-            output = self.network(x)
+            flat = self.card.preprocessing.in_plane
+            output = by_slice(self.network, x) if flat else self.network(x)
         except Exception as error:  # anything that a foreign network may raise
             if is_out_of_memory(error):
                 raise
@@ -121,7 +124,7 @@ class LoadedSegmenter:
 def load_segmenter(
     model: ModelFolder | str | os.PathLike[str], device: torch.device | str = "cpu"
 ) -> LoadedSegmenter:
-    """Load a model's 3D network. What it answers is looked at when it is used, or by `check`.
+    """Load a segmenter's network. What it answers is looked at when it is used, or by `check`.
 
     Args:
         model: A model, or what `find_model` finds it by.

@@ -15,6 +15,11 @@ ENCODER = ("conv_0", "down_1", "down_2", "down_3", "down_4")
 """The encoder's levels, from the first one on."""
 
 
+def is_output_weight(name: str) -> bool:
+    """Whether a name of a state dict belongs to the last layer, which every task has anew."""
+    return name.split(".", 1)[0] in ("final_conv", "segmentation_head")
+
+
 class UNet(BasicUNet):  # type: ignore[misc]
     """U-Net whose encoder can be used by itself; `UNet2D` and `UNet3D` say in how many dimensions.
 

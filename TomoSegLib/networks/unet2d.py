@@ -106,11 +106,6 @@ def is_encoder_weight(name: str) -> bool:
     return name.split(".", 1)[0] in (*ENCODER, "encoder")
 
 
-def is_output_weight(name: str) -> bool:
-    """Whether a name of a state dict belongs to the last layer, which every task has anew."""
-    return name.split(".", 1)[0] in ("final_conv", "segmentation_head")
-
-
 class LocationNetwork(nn.Module):
     """An encoder-decoder with a second head for one number, on its bottleneck.
 

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from TomoSegLib.networks.unet import ENCODER, UNet
+from TomoSegLib.networks.unet import ENCODER, UNet, is_output_weight
 
 FEATURES = (32, 64, 128, 256, 512, 32)
 """Channels of the five levels and of the last convolutions, as large as Models Genesis' network."""
+
+# The first convolution of a U-Net, a ResNet and an EfficientNet.
+_FIRST = ("conv_0.conv_0.conv.weight", "encoder.conv1.weight", "encoder._conv_stem.weight")
 
 
 class UNet3D(UNet):
@@ -26,11 +29,6 @@ class UNet3D(UNet):
 def is_encoder_weight(name: str) -> bool:
     """Whether a name of the state dict belongs to the encoder."""
     return name.split(".", 1)[0] in ENCODER
-
-
-def is_output_weight(name: str) -> bool:
-    """Whether a name of the state dict belongs to the last layer, which every task has anew."""
-    return name.split(".", 1)[0] == "final_conv"
 
 
 def adapted_weights(
@@ -52,11 +50,11 @@ def adapted_weights(
         target = wanted.get(name)
         if (
             target is not None
-            and name.startswith("conv_0.conv_0.conv.weight")
-            and value.ndim == 5
+            and name in _FIRST
+            and value.ndim == target.ndim
             and value.shape[1] == 1
             and value.shape[:1] + value.shape[2:] == target.shape[:1] + target.shape[2:]
         ):
             channels = target.shape[1]
-            value = value.expand(-1, channels, -1, -1, -1) / channels
+            value = value.expand(-1, channels, *value.shape[2:]) / channels
         yield name, value

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
@@ -24,13 +24,15 @@ from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.card import Intensity
 from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded
 from TomoSegLib.models.locations import shipped_models_folder
-from TomoSegLib.networks.unet3d import UNet3D, adapted_weights, is_output_weight
+from TomoSegLib.networks.unet import is_output_weight
+from TomoSegLib.networks.unet3d import adapted_weights
 from TomoSegLib.training.checkpoint import all_finite
 
 WEIGHTS = "pretrained.safetensors"
 RECORD = "pretrained.json"
 
 T = TypeVar("T")
+P = TypeVar("P", bound=BaseModel)
 
 _HINT = "Give the folder of a pre-training, or a safetensors file of the same network."
 
@@ -66,13 +68,27 @@ class Pretrained:
         found = [self.weights.get(f"{name}.conv_0.conv.weight") for name in names]
         if found[5] is None:
             found[5] = found[0]
-        sizes = [value.shape[0] for value in found if value is not None and value.ndim == 5]
+        sizes = [value.shape[0] for value in found if value is not None and value.ndim in (4, 5)]
         return tuple(sizes) if len(sizes) == len(names) else None
 
     @property
+    def dimensions(self) -> int:
+        """2 or 3: of the network's convolutions."""
+        return 2 if max((w.ndim for w in self.weights.values()), default=5) == 4 else 3
+
+    @property
+    def encoder(self) -> str:
+        """Name of a 2D network's encoder; ``unet`` if the record does not say."""
+        network = self.record.get("network")
+        found = network.get("backbone", "unet") if isinstance(network, dict) else "unet"
+        return found if isinstance(found, str) else "unet"
+
+    @property
     def spacing_mm(self) -> float | None:
-        """Voxel size of the volumes that were learnt from; None if the record does not say."""
-        return self._from_cubes(lambda cubes: cubes.spacing_mm)
+        """Voxel or pixel size of what was learnt from; None if the record does not say."""
+        if "planes" in self.record:
+            return self._part("planes", _Planes, lambda planes: planes.spacing_mm)
+        return self._part("cubes", _Cubes, lambda cubes: cubes.spacing_mm)
 
     def intensity(self, modality: str) -> Intensity | None:
         """How volumes of a modality (CT or MR) were normalised; None if the record is silent."""
@@ -82,13 +98,13 @@ class Pretrained:
             method: Literal["window", "percentile"] = "window" if modality == "CT" else "percentile"
             return Intensity(method=method, lower=lower, upper=upper)
 
-        return self._from_cubes(read)
+        return self._part("cubes", _Cubes, read)
 
-    def _from_cubes(self, read: Callable[[_Cubes], T]) -> T | None:
-        if "cubes" not in self.record:
+    def _part(self, name: str, kind: type[P], read: Callable[[P], T]) -> T | None:
+        if name not in self.record:
             return None
         try:
-            return read(_Cubes.model_validate(self.record["cubes"]))
+            return read(kind.model_validate(self.record[name]))
         except ValidationError as error:
             problem = error.errors()[0]
             raise _invalid(
@@ -102,6 +118,12 @@ class _Cubes(BaseModel):
     spacing_mm: float = Field(ge=0.1, le=20.0)
     ct_window: tuple[float, float]
     mr_percentiles: tuple[float, float]
+
+
+class _Planes(BaseModel):
+    """What a record says of the images of planes, as far as others need it."""
+
+    spacing_mm: float = Field(ge=0.1, le=20.0)
 
 
 def save_pretrained(folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -158,7 +180,7 @@ def load_pretrained(source: Path) -> Pretrained:
     return Pretrained(weights, record, source, digest)
 
 
-def begin_with(network: UNet3D, pretrained: Pretrained) -> list[str]:
+def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
     """Fill a network with pre-trained weights as far as they go.
 
     The last layer begins anew. A first layer of one channel is repeated for several.

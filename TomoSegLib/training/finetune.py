@@ -14,8 +14,6 @@ import torch
 
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
-from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.pretraining.weights import begin_with
 from TomoSegLib.training.checkpoint import read_checkpoint
 from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
@@ -79,10 +77,9 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
         factor = 1.0 if what.start == SCRATCH else _LAST_LAYER_FACTOR
         what = replace(what, options=replace(what.options, last_layer_factor=factor))
     plan = make_plan(what)
+    what = plan.what
     torch.manual_seed(what.options.seed)
-    network = UNet3D(len(plan.channels), len(what.labels) + 1, plan.features)
-    if plan.pretrained is not None:
-        begin_with(network, plan.pretrained)
+    network = plan.network()
     identity = plan.identity()
     if not what.overwrite:  # before anything is read: what cannot go on is told at once
         read_checkpoint(what.output / "checkpoint", identity)
@@ -150,6 +147,7 @@ def _saved(plan: Plan, trainer: Finetuner, tell: Progress) -> ModelFolder:
     record = {
         "labels": [asdict(label) for label in what.labels],
         "start": what.start,
+        **({"encoder": plan.encoder} if plan.encoder else {}),
         "start_sha256": None if plan.pretrained is None else plan.pretrained.sha256,
         "fraction": str(what.fraction),
         "training_cases": [case.id for case in plan.used],
@@ -175,7 +173,7 @@ def _save_model(plan: Plan, trainer: Finetuner, metrics: Mapping[str, Any]) -> M
         channels=plan.channels,
         labels=what.labels,
         preprocessing=plan.preprocessing,
-        features=plan.features,
+        network=plan.network_arguments(),
         patch=what.options.patch,
         overlap=what.options.overlap,
         training_data={

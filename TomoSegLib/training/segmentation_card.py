@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from TomoSegLib.models.card import Preprocessing
-from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.training.segmentation_manifest import LabelSpec
 
 # Okabe & Ito's colours, which people with any colour vision can tell apart.
@@ -37,6 +36,10 @@ _TERMS = {
     "spleen": ("anatomy", "SCT^78961009^Spleen"),
     "pancreas": ("anatomy", "SCT^15776009^Pancreas"),
     "kidney": ("anatomy", "SCT^64033007^Kidney"),
+    "lv": ("anatomy", "SCT^87878005^Left ventricle of heart"),
+    "rv": ("anatomy", "SCT^53085002^Right ventricle of heart"),
+    "myo": ("anatomy", "SCT^74281007^Myocardium"),
+    "myocardium": ("anatomy", "SCT^74281007^Myocardium"),
     "heart": ("anatomy", "SCT^80891009^Heart"),
     "lung": ("anatomy", "SCT^39607008^Lung"),
     "aorta": ("anatomy", "SCT^15825003^Aorta"),
@@ -54,20 +57,23 @@ def segmenter_card(
     channels: Sequence[str],
     labels: Sequence[LabelSpec],
     preprocessing: Preprocessing,
-    features: Sequence[int],
+    network: Mapping[str, Any],
     patch: tuple[int, int, int],
     overlap: float,
     training_data: Mapping[str, Any],
     license: str,
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The card's fields, without the hash of the weights."""
+    """The card's fields, without the hash of the weights.
+
+    ``network`` is the class and its arguments, as a card has them.
+    """
     return {
         "schema_version": 1,
         "name": name,
         "version": "1.0.0",
         "title": title,
-        "description": "A 3D U-Net that segments "
+        "description": f"A {'2D' if preprocessing.in_plane else '3D'} U-Net that segments "
         f"{', '.join(label.name for label in labels)}, made by 'tomoseg finetune'.",
         "task": "segmentation",
         "modality": modality,
@@ -82,16 +88,7 @@ def segmenter_card(
             for number, label in enumerate(labels)
         ],
         "preprocessing": preprocessing.model_dump(mode="json"),
-        "network": {
-            "format": "module",
-            "target": f"{UNet3D.__module__}.{UNet3D.__name__}",
-            "arguments": {
-                "in_channels": len(channels),
-                "out_channels": len(labels) + 1,
-                "features": list(features),
-            },
-            "file": "weights.safetensors",
-        },
+        "network": {"format": "module", **network, "file": "weights.safetensors"},
         "sliding_window": {"roi_size": list(patch), "overlap": overlap},
         "training_data": dict(training_data),
         "license": license,

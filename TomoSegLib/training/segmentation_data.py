@@ -46,7 +46,12 @@ class PreparedLabels:
 
 
 def read_classes(
-    case: LabelledCase, image: Volume, labels: Sequence[LabelSpec], *, with_unsure: bool = False
+    case: LabelledCase,
+    image: Volume,
+    labels: Sequence[LabelSpec],
+    *,
+    with_unsure: bool = False,
+    single_slice: bool = False,
 ) -> Labelmap:
     """A case's label map as classes on its image's grid: 0, or n for the n-th label.
 
@@ -55,13 +60,14 @@ def read_classes(
         image: Its first volume.
         labels: What the values of the label map mean.
         with_unsure: Whether the value `UNSURE` means that nothing is known of a voxel.
+        single_slice: Accept a grid of one slice.
 
     Raises:
         TomoSegError: ``label-geometry`` if it lies on another grid, ``label-not-integer``, and
             those of reading.
     """
     try:
-        volume = read_volume(case.label)
+        volume = read_volume(case.label, single_slice=single_slice)
     except TomoSegError as error:
         if error.code != "volume-constant":
             raise
@@ -113,8 +119,9 @@ def prepare_labelled(
     Raises:
         TomoSegError: Those of `read_classes`, `read_volume` and `prepare`.
     """
-    volumes = [read_volume(path) for path in case.paths]
-    classes = read_classes(case, volumes[0], labels, with_unsure=with_unsure)
+    flat = preprocessing.in_plane
+    volumes = [read_volume(path, single_slice=flat) for path in case.paths]
+    classes = read_classes(case, volumes[0], labels, with_unsure=with_unsure, single_slice=flat)
     found: ModelInput = prepare(volumes, preprocessing)
     moved = sample_on(classes, volumes[0].geometry, found.geometry, order=0).astype(np.uint8)
     rng = np.random.default_rng(0)

@@ -7,19 +7,31 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.models.card import Intensity, Preprocessing
+from TomoSegLib.networks.efficientnet import NAME as EFFICIENTNET
+from TomoSegLib.networks.imagenet import begin_with_imagenet, build_unet2d
 from TomoSegLib.networks.unet import STRIDE
-from TomoSegLib.networks.unet3d import FEATURES
-from TomoSegLib.pretraining.weights import Pretrained, load_pretrained
+from TomoSegLib.networks.unet2d import FEATURES as FEATURES_2D
+from TomoSegLib.networks.unet2d import (
+    Backbone,
+    EfficientNetUNet2D,
+    EncoderDecoder,
+    EncoderUNet2D,
+    ResNetUNet2D,
+    UNet2D,
+)
+from TomoSegLib.networks.unet3d import FEATURES, UNet3D
+from TomoSegLib.pretraining.planes_targets import PlaneOptions
+from TomoSegLib.pretraining.weights import Pretrained, begin_with, load_pretrained
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import (
     LabelledCase,
@@ -30,6 +42,9 @@ from TomoSegLib.training.segmentation_manifest import (
 from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 SCRATCH = "scratch"
+IMAGENET = "imagenet"
+PATCH_2D = (1, 128, 128)
+ENCODERS = ("unet", *get_args(Backbone), EFFICIENTNET)
 
 Foreground = Literal["nonzero", "body", "brain", "none"]
 
@@ -44,17 +59,22 @@ class Finetuning:
         manifest: CSV with image (or image_<channel>), label, split; optional modality, group, id.
         output: Folder of the run: the model in ``model/``, scores, curves, checkpoint.
         labels: What to segment.
-        start: ``scratch``, the folder of a pre-training, the name of weights that ship, or a
-            safetensors file of the same network.
+        dimensions: 3, or 2: each slice of a stack by itself, without resampling across them; None:
+            as ``start`` or ``like`` has it, else 3.
+        encoder: Of a 2D network, see `build_unet2d`; None: as ``start`` or ``like`` has it, else
+            ``unet``.
+        start: ``scratch``, ``imagenet`` (2D, encoder efficientnet-lite0), the folder of a
+            pre-training, the name of weights that ship, or a safetensors file of the same network.
         like: Another such start, or None: its network, voxel size and intensities are used, its
             weights are not. With ``scratch`` that is the fair comparison with starting from it.
         fraction: Share of the training cases that is used.
         options: Of the optimisation.
         modality: CT or MR, or None: what the manifest says, else what the intensities look like.
-        spacing_mm: Voxel size of the model's grid; None: the pre-training's, else 1 mm.
+        spacing_mm: Voxel size of the model's grid, or pixel size of slices; None: the
+            pre-training's, else 1 mm, or 1.26 mm for slices.
         intensity: How intensities are normalised; None: as the pre-training did, since its filters
             expect that; else z-score for MR, window for CT.
-        foreground: Kind of foreground; None: ``nonzero`` for MR, ``none`` for CT.
+        foreground: Kind of foreground; None: ``nonzero`` for volumes of MR, else ``none``.
         features: Channels of the U-Net's levels; None: those of the pre-trained weights, else
             Models Genesis'.
         name: Of the model.
@@ -71,6 +91,8 @@ class Finetuning:
     manifest: Path
     output: Path
     labels: Sequence[LabelSpec]
+    dimensions: int | None = None
+    encoder: str | None = None
     start: str = SCRATCH
     like: str | None = None
     fraction: Fraction = Fraction(1)
@@ -103,6 +125,7 @@ class Plan:
         preprocessing: Of the model.
         features: Channels of the U-Net's levels.
         pretrained: Weights to start from, or None.
+        encoder: Of a 2D network; empty for a 3D one.
     """
 
     what: Finetuning
@@ -113,6 +136,40 @@ class Plan:
     preprocessing: Preprocessing
     features: tuple[int, ...]
     pretrained: Pretrained | None
+    encoder: str = ""
+
+    def network(self) -> UNet3D | EncoderDecoder:
+        """The network with random weights, or its start."""
+        inputs, outputs = len(self.channels), len(self.what.labels) + 1
+        network: UNet3D | EncoderDecoder
+        if not self.encoder:
+            network = UNet3D(inputs, outputs, self.features)
+        else:
+            network = build_unet2d(self.encoder, inputs, outputs, self.features)
+        if self.pretrained is not None:
+            begin_with(network, self.pretrained)
+        elif self.what.start == IMAGENET and isinstance(network, EfficientNetUNet2D):
+            begin_with_imagenet(network)
+        return network
+
+    def network_arguments(self) -> dict[str, Any]:
+        """Class and arguments of the network, for the card."""
+        kind: type = UNet3D
+        arguments: dict[str, Any] = {"features": list(self.features)}
+        if self.encoder == EFFICIENTNET:
+            kind, arguments = EfficientNetUNet2D, {}
+        elif self.encoder == "unet":
+            kind = UNet2D
+        elif self.encoder:
+            kind, arguments = ResNetUNet2D, {"backbone": self.encoder}
+        return {
+            "target": f"{kind.__module__}.{kind.__name__}",
+            "arguments": {
+                "in_channels": len(self.channels),
+                "out_channels": len(self.what.labels) + 1,
+                **arguments,
+            },
+        }
 
     def split(self, split: str) -> list[LabelledCase]:
         """The cases of a split."""
@@ -120,6 +177,11 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What makes it this training and no other."""
+        # As it was before there were 2D networks: what began then goes on.
+        preprocessing = self.preprocessing.model_dump(mode="json")
+        if not preprocessing["in_plane"]:
+            del preprocessing["in_plane"]
+        start = self.what.start if self.what.start == IMAGENET else SCRATCH
         rows = [[c.id, c.split, str(c.label), *map(str, c.paths)] for c in self.cases]
         return {
             "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
@@ -127,8 +189,9 @@ class Plan:
             "channels": list(self.channels),
             "labels": [asdict(label) for label in self.what.labels],
             "features": list(self.features),
-            "preprocessing": self.preprocessing.model_dump(mode="json"),
-            "start": SCRATCH if self.pretrained is None else self.pretrained.sha256,
+            "preprocessing": preprocessing,
+            **({"encoder": self.encoder} if self.encoder else {}),
+            "start": start if self.pretrained is None else self.pretrained.sha256,
             "options": self.what.options.as_dict(),
         }
 
@@ -140,10 +203,14 @@ def make_plan(what: Finetuning) -> Plan:
         TomoSegError: ``finetuning-options``, ``manifest-modality`` and those of `read_labelled`
             and `load_pretrained`.
     """
-    _check(what)
-    channels, cases = read_labelled(what.manifest)
-    pretrained = None if what.start == SCRATCH else load_pretrained(Path(what.start))
+    random = what.start in (SCRATCH, IMAGENET)
+    pretrained = None if random else load_pretrained(Path(what.start))
     model = pretrained if what.like is None else load_pretrained(Path(what.like))
+    encoder = _encoder(what, model)
+    if encoder and what.options.patch == FinetuningOptions.patch:
+        what = replace(what, options=replace(what.options, patch=PATCH_2D))
+    _check(what, encoder)
+    channels, cases = read_labelled(what.manifest)
     modality = what.modality or _modality(cases)
     training = [case for case in cases if case.split == "train"]
     return Plan(
@@ -152,21 +219,55 @@ def make_plan(what: Finetuning) -> Plan:
         cases,
         fraction_of(training, what.fraction, what.options.seed),
         modality,
-        _preprocessing(what, modality, model),
-        what.features or (model.features if model else None) or FEATURES,
+        _preprocessing(what, modality, model, in_plane=bool(encoder)),
+        what.features
+        or (model.features if model else None)
+        or (FEATURES_2D if encoder else FEATURES),
         pretrained,
+        encoder,
     )
 
 
-def _check(what: Finetuning) -> None:
+def _encoder(what: Finetuning, model: Pretrained | None) -> str:
+    """The encoder of a 2D network; empty for a 3D one."""
+    dimensions = what.dimensions or (model.dimensions if model else None)
+    dimensions = dimensions or (2 if what.start == IMAGENET or what.encoder else 3)
+    by_start = EFFICIENTNET if what.start == IMAGENET else (model.encoder if model else "unet")
+    encoder = what.encoder or by_start
+    problem = ""
+    if dimensions not in (2, 3):
+        problem = f"There are no networks of {dimensions} dimensions."
+    elif dimensions == 3 and (what.encoder is not None or what.start == IMAGENET):
+        problem = "A 3D network has no other encoder, and no start from ImageNet."
+    elif encoder not in ENCODERS:
+        problem = f"There is no encoder '{encoder}'."
+    elif what.start == IMAGENET and encoder != EFFICIENTNET:
+        problem = f"A network with the encoder '{encoder}' cannot begin with ImageNet's weights."
+    if problem:
+        raise TomoSegError(
+            "finetuning-options",
+            problem,
+            f"--dimensions is 2 or 3; 2D encoders are {', '.join(ENCODERS)}; --from imagenet is "
+            f"2D with {EFFICIENTNET}.",
+        )
+    return encoder if dimensions == 2 else ""
+
+
+def _check(what: Finetuning, encoder: str) -> None:
     def refuse(message: str, hint: str) -> TomoSegError:
         return TomoSegError("finetuning-options", message, hint)
 
-    if any(n < STRIDE or n % STRIDE for n in what.options.patch):
-        k, j, i = what.options.patch
+    stride = STRIDE if encoder in ("", "unet") else EncoderUNet2D.stride
+    k, j, i = what.options.patch
+    if any(n < stride or n % stride for n in (j, i) + (() if encoder else (k,))):
         raise refuse(
             f"A patch of {i} x {j} x {k} voxels does not fit the network.",
-            f"Choose sides that are multiples of {STRIDE}.",
+            f"Choose sides that are multiples of {stride}.",
+        )
+    if encoder and k != 1:
+        raise refuse(
+            f"A patch of {i} x {j} x {k} voxels is none of a 2D network.",
+            f"Give one slice: --patch {i}x{j}x1.",
         )
     if not 0 < what.fraction <= 1:
         raise refuse(
@@ -216,7 +317,9 @@ def _modality(cases: Sequence[LabelledCase]) -> str:
     return found
 
 
-def _preprocessing(what: Finetuning, modality: str, model: Pretrained | None) -> Preprocessing:
+def _preprocessing(
+    what: Finetuning, modality: str, model: Pretrained | None, *, in_plane: bool
+) -> Preprocessing:
     ct = modality == "CT"
     intensity = what.intensity or (model.intensity(modality) if model else None)
     if intensity is None:
@@ -226,7 +329,10 @@ def _preprocessing(what: Finetuning, modality: str, model: Pretrained | None) ->
             else Intensity(method="zscore", lower=-5.0, upper=5.0)
         )
     return Preprocessing(
-        spacing_mm=what.spacing_mm or (model.spacing_mm if model else None) or 1.0,
+        spacing_mm=what.spacing_mm
+        or (model.spacing_mm if model else None)
+        or (PlaneOptions.spacing_mm if in_plane else 1.0),
         intensity=intensity,
-        foreground=what.foreground or ("none" if ct else "nonzero"),
+        foreground=what.foreground or ("none" if ct or in_plane else "nonzero"),
+        in_plane=in_plane,
     )

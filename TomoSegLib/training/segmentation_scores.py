@@ -58,8 +58,9 @@ def score_cases(
     segmenter = load_segmenter(model, device)
     scores: list[Score] = []
     for done, case in enumerate(cases, 1):
-        volumes = [read_volume(path) for path in case.paths]
-        reference = read_classes(case, volumes[0], labels)
+        flat = model.card.preprocessing.in_plane
+        volumes = [read_volume(path, single_slice=flat) for path in case.paths]
+        reference = read_classes(case, volumes[0], labels, single_slice=flat)
         scan = prepare(volumes, model.card.preprocessing)
         found = predict(scan, segmenter)
         _, labelmap = to_source(

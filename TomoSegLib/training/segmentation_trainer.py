@@ -1,18 +1,21 @@
-"""Fine-tuning a 3D U-Net step by step: Dice loss on patches, sliding windows for validation."""
+"""Fine-tuning a U-Net step by step: Dice loss on patches, sliding windows for validation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from TomoSegLib.networks.unet3d import UNet3D, is_output_weight
+from TomoSegLib.networks.by_slice import by_slice
+from TomoSegLib.networks.unet import is_output_weight
+from TomoSegLib.networks.unet2d import EncoderDecoder
+from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.training.precision import Precision
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
@@ -28,7 +31,7 @@ class FinetuningOptions:
     Attributes:
         steps: Optimiser steps.
         batch_size: Patches of a step.
-        patch: ``(k, j, i)`` voxels of a patch, and of the sliding window.
+        patch: ``(k, j, i)`` voxels of a patch, and of the sliding window; k is 1 for a 2D network.
         loss: ``dice``: mean over the labels of one minus their soft Dice in the batch;
             ``dice-ce``: with cross-entropy added; ``noise-tolerant``: see `NoiseTolerantLoss`.
         learning_rate: Of Adam; all layers are trained.
@@ -83,7 +86,8 @@ class Finetuner(StepwiseTrainer):
     """Trains a U-Net on labelled cases.
 
     Args:
-        network: The U-Net, one output for the background and one a label.
+        network: The U-Net, 3D, or 2D with patches of one slice; one output for the background and
+            one a label.
         train: Cases to train on.
         validation: Cases for validation; without any the last weights are kept.
         label_names: Names of the labels.
@@ -93,13 +97,13 @@ class Finetuner(StepwiseTrainer):
         workers: Processes that draw patches; their number changes nothing about the result.
     """
 
-    network: UNet3D
+    network: UNet3D | EncoderDecoder
     options: FinetuningOptions
     state: FinetuningState
 
     def __init__(
         self,
-        network: UNet3D,
+        network: UNet3D | EncoderDecoder,
         train: Sequence[PreparedLabels],
         validation: Sequence[PreparedLabels],
         label_names: Sequence[str],
@@ -113,7 +117,8 @@ class Finetuner(StepwiseTrainer):
         from TomoSegLib.training.noise_tolerant import NoiseTolerantLoss
 
         # In this layout convolutions take a third less time on a CPU.
-        network.to(torch.device(device), memory_format=torch.channels_last_3d)
+        layout = torch.channels_last_3d if isinstance(network, UNet3D) else torch.channels_last
+        network.to(torch.device(device), memory_format=layout)
         super().__init__(network, options, FinetuningState(), device, workers)
         self.background = background
         self.validation, self.label_names = validation, label_names
@@ -146,11 +151,17 @@ class Finetuner(StepwiseTrainer):
         )
         self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
 
+    def _logits(self, x: Tensor) -> Tensor:
+        """``(B, C, k, j, i)`` patches to ``(B, L + 1, k, j, i)``."""
+        network = self.network
+        found = network(x) if isinstance(network, UNet3D) else by_slice(network, x)
+        return cast(Tensor, found)
+
     def step(self) -> dict[str, float]:
         batch = self._next_batch(self.patches, self._cases)
         self.network.train()
         with self._autocast():
-            logits = self.network(batch["image"])
+            logits = self._logits(batch["image"])
         loss = self.loss(logits.float(), batch["classes"])
         value = float(loss.detach())
         self._check_loss(value)
@@ -198,7 +209,7 @@ class Finetuner(StepwiseTrainer):
                 image,
                 self.options.patch,
                 max(1, self.options.batch_size),
-                self.network,
+                self._logits,
                 overlap=self.options.overlap,
                 mode="gaussian",
                 cval=self.background,

@@ -317,6 +317,7 @@ def _train(
             manifest=manifest,
             output=folder / "training",
             labels=[LabelSpec(card.labels[0].name, (1,))],
+            dimensions=3,
             start=start,
             options=replace(what.options, loss="noise-tolerant"),
             modality=card.modality,
