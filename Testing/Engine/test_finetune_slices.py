@@ -19,6 +19,7 @@ from TomoSegLib.imaging.preprocessing import prepare, slices_grid
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Preprocessing
 from TomoSegLib.models.store import find_model
+from TomoSegLib.networks.imagenet import PACKAGE, imagenet_unet
 from TomoSegLib.networks.unet2d import ResNetUNet2D, UNet2D
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
@@ -256,6 +257,15 @@ def test_a_resnet_starts_from_its_encoder_alone(cases, tmp_path):
     network = plan.network()
     assert isinstance(network, ResNetUNet2D) and plan.encoder == "resnet10"
     assert all(torch.equal(network.state_dict()[n], w) for n, w in weights.items())
+
+
+def test_imagenet_is_a_start_with_its_own_encoder(cases, tmp_path):
+    pytest.importorskip(PACKAGE)
+    plan = make_plan(asked(cases, tmp_path, start="imagenet"))
+    found, expected = plan.network().state_dict(), imagenet_unet().state_dict()
+    names = [name for name in expected if name.startswith("encoder.")]
+    assert names and all(torch.equal(found[name], expected[name]) for name in names)
+    assert plan.identity()["start"] == "imagenet" and plan.encoder == "efficientnet-lite0"
 
 
 def test_a_label_on_another_grid_is_refused(tmp_path, capsys):

@@ -33,6 +33,8 @@ from TomoSegLib.pretraining.planes_training import (
     location_loss,
     orientation_loss,
 )
+from TomoSegLib.training.segmentation_manifest import LabelSpec
+from TomoSegLib.training.segmentation_plan import Finetuning, make_plan
 
 FEATURES = (4, 4, 8, 8, 16, 4)
 PLANES = PlaneOptions(spacing_mm=4.0, side=32, shift_mm=4)
@@ -156,6 +158,26 @@ def trained(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     assert pretrain_planes(what(studies, folder, steps=2)) is not None
     return folder
+
+
+def test_a_pre_training_is_a_start_for_segmenting_stacks(trained: Path, tmp_path: Path):
+    for name in ("image.nii.gz", "label.nii.gz"):
+        array = np.random.default_rng(0).integers(0, 2, (2, 16, 16)).astype(np.uint8)
+        write_volume(Volume(array, Geometry((2, 16, 16), np.eye(4))), tmp_path / name)
+    manifest = tmp_path / "stacks.csv"
+    manifest.write_text("image,label,split,modality\nimage.nii.gz,label.nii.gz,train,MR\n")
+    labels = [LabelSpec("LV", (1,)), LabelSpec("RV", (2,))]
+    plan = make_plan(Finetuning(manifest, tmp_path / "run", labels, start=str(trained)))
+    record = json.loads((trained / "pretrained.json").read_text())
+    assert plan.preprocessing.in_plane
+    assert plan.preprocessing.spacing_mm == record["planes"]["spacing_mm"]
+    found, weights = plan.network().state_dict(), load_file(trained / "pretrained.safetensors")
+    assert found.keys() == weights.keys()
+    for name, value in weights.items():
+        if is_output_weight(name):
+            assert found[name].shape[0] == 3  # the background and two labels, anew
+        else:
+            assert torch.equal(found[name], value)
 
 
 def predict(study: Path, pretrained: Path, output: Path) -> dict[str, Any]:
