@@ -55,7 +55,12 @@ def show(name: str, as_json: bool) -> int:
         "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
         "method": card.method if card.task == "heatmap" else "",
         "window": _window(card),
-        "grid": f"{card.preprocessing.spacing_mm:g} mm, {card.preprocessing.orientation}",
+        "grid": f"{card.preprocessing.spacing_mm:g} mm, "
+        + (
+            "each slice by itself"
+            if card.preprocessing.in_plane
+            else card.preprocessing.orientation
+        ),
         "trained on": ("SIMULATED data: " if data.simulated else "real data: ") + data.description,
         "use": card.intended_use,
         "limits": " ".join(card.limitations),
