@@ -186,6 +186,8 @@ class Finetuner(StepwiseTrainer):
         places = range(last, last + size * _STATISTICS_BATCHES)  # patches of no training step
         images = [self.patches[place, place % self._cases]["image"] for place in places]
         batches = [torch.stack(images[n : n + size]) for n in range(0, len(images), size)]
+        if not isinstance(self.network, UNet3D):
+            batches = [batch.transpose(1, 2).flatten(0, 1) for batch in batches]
         with self._autocast():
             update_bn(batches, self.network, self.device)
 
