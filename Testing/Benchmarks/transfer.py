@@ -18,13 +18,9 @@ Results: report.md, runs.csv, figure.png in the output folder.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,8 +28,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from transfer_report import deviation, draw, read_csv, spread, teller, write_csv
 
-from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.jobs.devices import choose_device, device_title
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
 from TomoSegLib.pretraining.cubes import CubeOptions, CubePool, make_cubes
@@ -139,7 +135,7 @@ class Bench:
                 workers=self.workers,
                 device=self.device,
             )
-            pretrain(what, _teller(f"pre-train {task}, seed {seed}"))
+            pretrain(what, teller(f"pre-train {task}, seed {seed}"))
         return str(folder)
 
     def dice(self, task: str, seed: int, target: Target, fraction: str) -> list[dict[str, str]]:
@@ -152,11 +148,11 @@ class Bench:
                 target.manifest,
                 folder,
                 target.labels,
-                start,
+                start=start,
                 # Everything alike but the weights: intensities too.
-                self.pretrained("sar", seed) if start == SCRATCH else None,
-                Fraction(fraction),
-                replace(self.size.finetuning, seed=seed),
+                like=self.pretrained("sar", seed) if start == SCRATCH else None,
+                fraction=Fraction(fraction),
+                options=replace(self.size.finetuning, seed=seed),
                 spacing_mm=self.size.spacing_mm,
                 features=self.size.features,
                 workers=self.workers,
@@ -164,9 +160,8 @@ class Bench:
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # modality by intensities, other labels
-                finetune(what, _teller(f"fine-tune {name}"))
-        with (folder / "test.csv").open(encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
+                finetune(what, teller(f"fine-tune {name}"))
+        return read_csv(folder / "test.csv")
 
 
 def main() -> int:
@@ -220,7 +215,7 @@ def report(
     folder: Path, options: argparse.Namespace, bench: Bench, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """Write the table, the figure and the report."""
-    _write_csv(folder / "runs.csv", rows)
+    write_csv(folder / "runs.csv", rows)
     lines = [
         f"# {options.what}",
         "",
@@ -245,13 +240,21 @@ def report(
                 part = [r for r in mine if (r["task"], r["fraction"]) == (task, fraction)]
                 if part:
                     cells = [
-                        _spread([r for r in part if size in ("all", thirds[r["case"]])])
+                        spread([r for r in part if size in ("all", thirds[r["case"]])])
                         for size in ("small", "medium", "large", "all")
                     ]
                     seeds = len({r["seed"] for r in part})
                     lines.append(f"| {TITLES[task]} | {' | '.join(cells)} | {seeds} |")
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _draw(folder / "figure.png", rows, by_fraction=options.what == "table4")
+    by_fraction = options.what == "table4"
+    draw(
+        folder / "figure.png",
+        rows,
+        TITLES,
+        panel=lambda row: f"{row['target']}: {row['label']}",
+        place=(lambda row: float(Fraction(row["fraction"]))) if by_fraction else None,
+        along="share of the labelled cases",
+    )
 
 
 def probe(bench: Bench, options: argparse.Namespace) -> int:
@@ -275,7 +278,7 @@ def probe(bench: Bench, options: argparse.Namespace) -> int:
                 rows.append(
                     row | {"accuracy": round(found.accuracy, 4), "auc": round(found.auc, 4)}
                 )
-    _write_csv(bench.folder / "probe.csv", rows)
+    write_csv(bench.folder / "probe.csv", rows)
     lines = [
         "# Probe: CT or MR, from frozen features",
         "",
@@ -291,7 +294,7 @@ def probe(bench: Bench, options: argparse.Namespace) -> int:
         cells = []
         for level in range(1, 5):
             values = [100 * r["accuracy"] for r in rows if (r["task"], r["level"]) == (task, level)]
-            cells.append(f"{np.mean(values):.1f} +- {_deviation(values):.1f}")
+            cells.append(f"{np.mean(values):.1f} +- {deviation(values):.1f}")
         lines.append(f"| {TITLES[task]} | {' | '.join(cells)} |")
     (bench.folder / "probe.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines[6:]))
@@ -305,90 +308,6 @@ def _thirds(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     names = ("small", "medium", "large")
     found = {case: names[min(3 * n // len(ranked), 2)] for n, case in enumerate(ranked)}
     return {r["case"]: found.get(r["case"], "") for r in rows}
-
-
-def _spread(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Mean and standard deviation over seeds of the mean Dice."""
-    means = []
-    for seed in sorted({row["seed"] for row in rows}):
-        dice = [float(row["dice"]) for row in rows if row["seed"] == seed]
-        dice = [value for value in dice if not math.isnan(value)]
-        if dice:
-            means.append(100 * float(np.mean(dice)))
-    return f"{np.mean(means):.2f} +- {_deviation(means):.2f}" if means else "-"
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def _draw(path: Path, rows: Sequence[Mapping[str, Any]], by_fraction: bool) -> None:
-    """Bars a start, or curves of Dice against the share of labels, with a point for each seed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    groups = list(dict.fromkeys((row["target"], row["label"]) for row in rows))
-    figure = Figure(figsize=(5 * len(groups), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, (target, label) in zip(
-        figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True
-    ):
-        mine = [r for r in rows if (r["target"], r["label"]) == (target, label)]
-        tasks = list(dict.fromkeys(r["task"] for r in mine))
-        for number, task in enumerate(tasks):
-            part = [r for r in mine if r["task"] == task]
-            points: dict[tuple[float, int], list[float]] = {}
-            for r in part:
-                if not math.isnan(float(r["dice"])):
-                    place = float(Fraction(r["fraction"])) if by_fraction else number
-                    points.setdefault((place, r["seed"]), []).append(100 * float(r["dice"]))
-            if not points:
-                continue
-            x = sorted({place for place, _ in points})
-            of_each = [[np.mean(v) for (p, _), v in points.items() if p == place] for place in x]
-            axis.plot(
-                [place for place, values in zip(x, of_each, strict=True) for _ in values],
-                [value for values in of_each for value in values],
-                ".", color=f"C{number}", alpha=0.5,
-            )  # fmt: skip
-            axis.errorbar(
-                x,
-                [np.mean(values) for values in of_each],
-                [_deviation(values) for values in of_each],
-                fmt="o-" if by_fraction else "o", capsize=3, color=f"C{number}", label=TITLES[task],
-            )  # fmt: skip
-        axis.set(title=f"{target}: {label}", ylabel="Dice of the test cases, %")
-        if by_fraction:
-            axis.set(xlabel="share of the labelled cases", xscale="log")
-            axis.legend()
-        else:
-            axis.set_xticks(range(len(tasks)), [TITLES[t] for t in tasks], rotation=40, ha="right")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-
-def _teller(title: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
-    """A line a tenth of the steps, with the time that is left."""
-    start = time.monotonic()
-    told = -1
-
-    def tell(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        nonlocal told
-        if stage == "train" and done * 10 // total > told:
-            told = done * 10 // total
-            left = (time.monotonic() - start) / max(done, 1) * (total - done)
-            text = json.dumps({k: round(v, 4) for k, v in figures.items()})
-            print(f"{title}: {done}/{total}, {left / 60:.1f} min left {text}", flush=True)
-
-    return tell
 
 
 if __name__ == "__main__":
