@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from TomoSegLib.networks.unet2d import (
     UNet2D,
     is_encoder_weight,
 )
+from TomoSegLib.pretraining.planes_data import PlaneExample, balanced
 from TomoSegLib.pretraining.planes_predict import load_plane_network
 from TomoSegLib.pretraining.planes_run import PlanePretraining, pretrain_planes
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
@@ -33,6 +35,7 @@ from TomoSegLib.pretraining.planes_training import (
     location_loss,
     orientation_loss,
 )
+from TomoSegLib.studies.image_plane import ImagePlane
 from TomoSegLib.training.segmentation_manifest import LabelSpec
 from TomoSegLib.training.segmentation_plan import Finetuning, make_plan
 
@@ -93,6 +96,23 @@ def what(studies: Path, output: Path, **training: object) -> PlanePretraining:
         features=FEATURES,
         validation=0.25,
     )
+
+
+def test_images_of_rare_views_are_repeated_until_a_third_of_the_commonest() -> None:
+    kinds = ["short-axis"] * 9 + ["4-chamber", "2-chamber", "2-chamber"]
+    plane = ImagePlane(np.zeros(3), np.eye(3)[0], np.eye(3)[1], (2, 2))
+    examples = [
+        PlaneExample("s", f"{n}", kind, 0, plane, np.zeros((2, 2), np.float16), (), None)
+        for n, kind in enumerate(kinds)
+    ]
+    found = balanced(examples)
+    assert found[: len(examples)] == examples
+    assert Counter(example.kind for example in found) == {
+        "short-axis": 9,
+        "4-chamber": 3,
+        "2-chamber": 4,
+    }
+    assert balanced([]) == []
 
 
 def test_losses_count_only_what_is_known() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ from TomoSegLib.pretraining.planes_targets import (
 from TomoSegLib.studies.image_plane import ImagePlane
 from TomoSegLib.studies.reading import read_study
 from TomoSegLib.studies.study import KINDS, UNKNOWN, Study
+
+# Of a kind's images in those of the commonest kind.
+_LEAST_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +162,24 @@ def read_examples(
                     )
                 )
     return examples
+
+
+def balanced(examples: Sequence[PlaneExample]) -> list[PlaneExample]:
+    """The images with those of rare kinds repeated, so that none is rarer than `_LEAST_SHARE`.
+
+    A short-axis stack has a dozen slices where a long-axis view has one image: drawn as they come,
+    long-axis views are hardly learned.
+
+    Returns:
+        All images, in their order, whole repetitions of a kind after them.
+    """
+    counts = Counter(example.kind for example in examples)
+    wanted = max(counts.values(), default=0) * _LEAST_SHARE
+    repeated = list(examples)
+    for kind, count in counts.items():
+        more = [example for example in examples if example.kind == kind]
+        repeated += more * (math.ceil(wanted / count) - 1)
+    return repeated
 
 
 class PlaneDataset(Dataset[dict[str, Tensor]]):

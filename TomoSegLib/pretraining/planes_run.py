@@ -251,6 +251,7 @@ def _identity(
     return {
         "images": digest.hexdigest(),
         "validation": len(validation),
+        "balanced": True,  # since there is `balanced`: what began before cannot go on
         "kinds": list(kinds),
         "encoder": what.encoder,
         "features": list(what.features) if what.encoder == "unet" else [],
@@ -335,7 +336,7 @@ def _record(
         "training": asdict(what.training),
         "studies": len(studies),
         "images": {
-            "training": len(trainer.train_data),
+            "training": len(set(trainer.train_data.examples)),  # without repetitions
             "validation": len(trainer.validation_data),
         },
         "steps": trainer.state.step,

@@ -16,7 +16,7 @@ from TomoSegLib.pretraining.planes_baselines import (
     BaselineDataset,
     baseline_loss,
 )
-from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample
+from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample, balanced
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.training.loader import Batch, load, validation_order
 from TomoSegLib.training.precision import Precision
@@ -107,7 +107,7 @@ class PlaneTrainer(StepwiseTrainer):
         # Convolutions with few channels are faster in this layout, on CPUs too.
         both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(both, training, LossState(), device, workers)
-        self.train_data = _dataset(train, options, baseline, (training.seed, 1))
+        self.train_data = _dataset(balanced(train), options, baseline, (training.seed, 1))
         self.validation_data = _dataset(validation, options, baseline)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=training.learning_rate)
         self.resumed["optimizer"] = self.optimizer
@@ -154,6 +154,7 @@ class PlaneTrainer(StepwiseTrainer):
         """Record what the steps since the last time came to; keep the best weights."""
         state = self.state
         self._check_weights()
+        self._renew_statistics(self.train_data, len(self.train_data))
         entry = {"step": float(state.step)}
         entry |= {f"train {k}": v / state.counted for k, v in state.sums.items()}
         state.sums, state.counted = {}, 0

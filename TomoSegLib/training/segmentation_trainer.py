@@ -11,20 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import update_bn
 
 from TomoSegLib.networks.by_slice import by_slice
 from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import EncoderDecoder
 from TomoSegLib.networks.unet3d import UNet3D
+from TomoSegLib.training.loader import Batch
 from TomoSegLib.training.precision import Precision
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
 from TomoSegLib.training.stepwise import StepState, StepwiseTrainer
 
 Loss = Literal["dice", "dice-ce", "noise-tolerant"]
-
-_STATISTICS_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -176,25 +174,16 @@ class Finetuner(StepwiseTrainer):
         self._count_step()
         return {"loss": value}
 
-    def _renew_statistics(self) -> None:
-        """Batch norm's mean and variance with the weights as they are now.
-
-        The running ones come from the last steps, of few patches each, in which the weights still
-        moved: after a short training that costs more Dice than all else.
-        """
-        size, last = self.options.batch_size, self.options.steps * self.options.batch_size
-        places = range(last, last + size * _STATISTICS_BATCHES)  # patches of no training step
-        images = [self.patches[place, place % self._cases]["image"] for place in places]
-        batches = [torch.stack(images[n : n + size]) for n in range(0, len(images), size)]
-        if not isinstance(self.network, UNet3D):
-            batches = [batch.transpose(1, 2).flatten(0, 1) for batch in batches]
-        with self._autocast():
-            update_bn(batches, self.network, self.device)
+    def _seen(self, batch: Batch) -> Tensor:
+        image = batch["image"]
+        if isinstance(self.network, UNet3D):
+            return image
+        return image.transpose(1, 2).flatten(0, 1)
 
     def _validate(self) -> None:
         state = self.state
         self._check_weights()
-        self._renew_statistics()
+        self._renew_statistics(self.patches, self._cases)
         entry = {"step": float(state.step), "train loss": state.loss_sum / state.counted}
         state.loss_sum, state.counted = 0.0, 0
         if self.validation:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import Dataset
 
 from TomoSegLib.errors import TomoSegError
@@ -29,6 +30,8 @@ from TomoSegLib.training.precision import Precision, arithmetic
 
 CURVES_EVERY = 20
 """Steps between the points of TensorBoard's curves."""
+
+_STATISTICS_BATCHES = 8
 
 
 class StepOptions(Protocol):
@@ -136,6 +139,22 @@ class StepwiseTrainer(ABC):
             steps = order(items, options.batch_size, options.seed, self.state.step, options.steps)
             self._batches = load(data, steps, self.workers, self.device)
         return next(self._batches)
+
+    def _renew_statistics(self, data: Dataset[Batch], items: int) -> None:
+        """Batch norm's mean and variance with the weights as they are now.
+
+        The running ones come from the last steps, of few images each, in which the weights still
+        moved: after a short training that costs more than all else.
+        """
+        size, seed, last = self.options.batch_size, self.options.seed, self.options.steps
+        batches = order(items, size, seed, last, last + _STATISTICS_BATCHES)  # of no training step
+        with self._autocast():
+            images = (self._seen(batch) for batch in load(data, batches, 0, self.device))
+            update_bn(images, self.network, self.device)
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """What the network is given of a batch."""
+        return batch["image"]
 
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(loss):
