@@ -33,10 +33,10 @@ from TomoSegLib.evaluation.figures import method_name
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.jobs.devices import choose_device, device_title
 from TomoSegLib.models.store import find_model
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import LabelSpec
 from TomoSegLib.training.segmentation_plan import Finetuning
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 SUPERVISED = "supervised-upper-bound"
 FIGURES = (("dice", "Dice"), ("average_precision", "AP"), ("hd95_mm", "HD95 mm"))

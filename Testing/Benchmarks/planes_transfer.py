@@ -47,10 +47,10 @@ from TomoSegLib.pretraining.planes_run import PlanePretraining, pretrain_planes
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.planes_training import PlaneTraining
 from TomoSegLib.studies.reading import read_study
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import parse_labels
 from TomoSegLib.training.segmentation_plan import IMAGENET, SCRATCH, Finetuning
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 TASKS = {
     "rotation": ("rotation",),

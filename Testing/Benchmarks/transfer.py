@@ -39,10 +39,10 @@ from TomoSegLib.pretraining.presets import PRESETS
 from TomoSegLib.pretraining.probe import modality_probe
 from TomoSegLib.pretraining.run import Pretraining, pretrain
 from TomoSegLib.pretraining.weights import begin_with, load_pretrained
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import LabelSpec, parse_labels
 from TomoSegLib.training.segmentation_plan import SCRATCH, Finetuning
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 FRACTIONS = ("1/2", "1/5", "1/10", "1/20", "1/50")
 TITLES = {SCRATCH: "scratch", **{name: preset.title for name, preset in PRESETS.items()}}

@@ -21,11 +21,10 @@ from TomoSegLib.models.card import Intensity
 from TomoSegLib.networks.unet3d import UNet3D, is_encoder_weight
 from TomoSegLib.pretraining import weights as pretrained_weights
 from TomoSegLib.pretraining.weights import save_pretrained
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import LabelSpec
 from TomoSegLib.training.segmentation_plan import Finetuning, make_plan
-from TomoSegLib.training.segmentation_trainer import Finetuner
+from TomoSegLib.training.segmentation_trainer import Finetuner, FinetuningOptions
 
 FEATURES = (4, 4, 4, 8, 8, 4)
 LABELS = [LabelSpec("blob", (1,)), LabelSpec("tumour core", (2, 4))]

@@ -24,10 +24,10 @@ from TomoSegLib.networks.unet2d import ResNetUNet2D, UNet2D
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.weights import save_pretrained
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import parse_labels
 from TomoSegLib.training.segmentation_plan import Finetuning, make_plan
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 FEATURES = (4, 4, 4, 8, 8, 4)
 LABELS = parse_labels("LV=1,MYO=2,RV=3")

@@ -16,7 +16,6 @@ from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import read_volume, write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.segmenter import load_segmenter
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.noise_tolerant import NoiseTolerantLoss
 from TomoSegLib.training.pseudo_labels import (
     UNSURE,
@@ -25,6 +24,7 @@ from TomoSegLib.training.pseudo_labels import (
     from_probability,
     of_negative,
 )
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 from TomoSegLib.training.self_training import SelfTraining, self_train
 
 GRID = Geometry.from_parts((24, 30, 28), (2.0, 2.0, 2.0))

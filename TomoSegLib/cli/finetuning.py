@@ -145,11 +145,11 @@ def finetune(
     cases are segmented at the end, and their Dice comes to OUTPUT/test.csv.
     """
     from TomoSegLib.jobs.devices import choose_device
-    from TomoSegLib.training.few_labels import FinetuningOptions, Loss
     from TomoSegLib.training.finetune import finetune as run
     from TomoSegLib.training.precision import Precision
     from TomoSegLib.training.segmentation_manifest import parse_labels
     from TomoSegLib.training.segmentation_plan import Finetuning, Foreground
+    from TomoSegLib.training.segmentation_trainer import FinetuningOptions, Loss
 
     one_of("loss", loss, get_args(Loss))
     one_of("precision", precision, get_args(Precision))

@@ -60,8 +60,8 @@ def train_segmenter(
     on where it was when the same command is given again.
     """
     from TomoSegLib.jobs.devices import choose_device
-    from TomoSegLib.training.few_labels import FinetuningOptions
     from TomoSegLib.training.pseudo_labels import Certainty
+    from TomoSegLib.training.segmentation_trainer import FinetuningOptions
     from TomoSegLib.training.self_training import SelfTraining, self_train
 
     shape = numbers_of("patch", patch.lower(), "x", 3, int)

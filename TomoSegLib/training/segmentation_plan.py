@@ -32,7 +32,6 @@ from TomoSegLib.networks.unet2d import (
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.weights import Pretrained, begin_with, load_pretrained
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import (
     LabelledCase,
@@ -40,6 +39,7 @@ from TomoSegLib.training.segmentation_manifest import (
     fraction_of,
     read_labelled,
 )
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 SCRATCH = "scratch"
 IMAGENET = "imagenet"

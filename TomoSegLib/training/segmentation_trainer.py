@@ -2,24 +2,88 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from TomoSegLib.networks.by_slice import by_slice
 from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import EncoderDecoder
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.training.few_labels import FewLabelsTrainer, FinetuningOptions
 from TomoSegLib.training.loader import Batch
+from TomoSegLib.training.precision import Precision
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
+from TomoSegLib.training.stepwise import StepState, StepwiseTrainer
+
+Loss = Literal["dice", "dice-ce", "noise-tolerant"]
 
 
-class Finetuner(FewLabelsTrainer):
+@dataclass(frozen=True)
+class FinetuningOptions:
+    """How a segmenter is fine-tuned; the defaults are the paper's where it says anything.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Patches of a step.
+        patch: ``(k, j, i)`` voxels of a patch, and of the sliding window; k is 1 for a 2D network.
+        loss: ``dice``: mean over the labels of one minus their soft Dice in the batch;
+            ``dice-ce``: with cross-entropy added; ``noise-tolerant``: see `NoiseTolerantLoss`.
+        learning_rate: Of Adam; all layers are trained.
+        last_layer_factor: How many times faster the last layer learns, which begins anew. None: 10
+            when starting from pre-trained weights, whose features it has to weigh before anything
+            else makes sense; 1 from scratch, where all layers are new.
+        plateau_factor: What `ReduceLROnPlateau` multiplies the rates by.
+        plateau_patience: Validations without a gain before it does.
+        validate_every: Steps between validations and checkpoints.
+        overlap: Of sliding windows, as a fraction of their sides.
+        flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
+        augmentation: Strength of changes of intensity; 0 for none.
+        precision: Of the network's arithmetic, see `TomoSegLib.training.precision`.
+        seed: Everything random follows from it.
+    """
+
+    steps: int = 2000
+    batch_size: int = 4
+    patch: tuple[int, int, int] = (32, 64, 64)
+    loss: Loss = "dice"
+    learning_rate: float = 1e-3
+    last_layer_factor: float | None = None
+    plateau_factor: float = 0.5
+    plateau_patience: int = 10
+    validate_every: int = 100
+    overlap: float = 0.5
+    flips: tuple[int, ...] = (0, 1, 2)
+    augmentation: float = 1.0
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records."""
+        return asdict(self)
+
+
+@dataclass
+class FinetuningState(StepState):
+    """What a fine-tuning has come to.
+
+    Attributes:
+        best_score: Highest mean Dice of the validation cases so far; without any, the least
+            training loss, negative.
+        loss_sum: Sum of the losses since the last validation.
+    """
+
+    best_score: float = -math.inf
+    loss_sum: float = 0.0
+
+
+class Finetuner(StepwiseTrainer):
     """Trains a U-Net on labelled cases.
 
     Args:
@@ -34,8 +98,9 @@ class Finetuner(FewLabelsTrainer):
         workers: Processes that draw patches; their number changes nothing about the result.
     """
 
-    score = "mean Dice"
     network: UNet3D | EncoderDecoder
+    options: FinetuningOptions
+    state: FinetuningState
 
     def __init__(
         self,
@@ -55,21 +120,13 @@ class Finetuner(FewLabelsTrainer):
         # In this layout convolutions take a third less time on a CPU.
         layout = torch.channels_last_3d if isinstance(network, UNet3D) else torch.channels_last
         network.to(torch.device(device), memory_format=layout)
+        super().__init__(network, options, FinetuningState(), device, workers)
         self.background = background
         self.validation, self.label_names = validation, label_names
         self.patches = PatchDataset(
             train, options.patch, background, options.flips, options.augmentation, options.seed
         )
-        super().__init__(
-            network,
-            self.patches,
-            len(train),
-            bool(validation),
-            options,
-            device,
-            workers,
-            is_output_weight,
-        )
+        self._cases = len(train)
         self.loss: nn.Module
         if options.loss == "noise-tolerant":
             self.loss = NoiseTolerantLoss()
@@ -77,6 +134,23 @@ class Finetuner(FewLabelsTrainer):
             kind = DiceLoss if options.loss == "dice" else DiceCELoss
             # Over the whole batch: a patch without a label would count as wrong for one voxel.
             self.loss = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        layers: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for name, parameter in network.named_parameters():
+            layers[is_output_weight(name)].append(parameter)
+        rate = options.learning_rate
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": layers[False], "lr": rate},
+                {"params": layers[True], "lr": rate * (options.last_layer_factor or 1.0)},
+            ]
+        )
+        self.schedule = ReduceLROnPlateau(
+            self.optimizer,
+            mode="max",
+            factor=options.plateau_factor,
+            patience=options.plateau_patience,
+        )
+        self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
 
     def _logits(self, x: Tensor) -> Tensor:
         """``(B, C, k, j, i)`` patches to ``(B, L + 1, k, j, i)``."""
@@ -84,10 +158,21 @@ class Finetuner(FewLabelsTrainer):
         found = network(x) if isinstance(network, UNet3D) else by_slice(network, x)
         return cast(Tensor, found)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def step(self) -> dict[str, float]:
+        batch = self._next_batch(self.patches, self._cases)
+        self.network.train()
         with self._autocast():
             logits = self._logits(batch["image"])
-        return cast(Tensor, self.loss(logits.float(), batch["classes"]))
+        loss = self.loss(logits.float(), batch["classes"])
+        value = float(loss.detach())
+        self._check_loss(value)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.state.loss_sum += value
+        self._count_step()
+        return {"loss": value}
 
     def _seen(self, batch: Batch) -> Tensor:
         image = batch["image"]
@@ -95,14 +180,27 @@ class Finetuner(FewLabelsTrainer):
             return image
         return image.transpose(1, 2).flatten(0, 1)
 
-    def _measured(self) -> dict[str, float]:
-        figures = {}
-        dice = np.array([self._dice(case) for case in self.validation])
-        for name, column in zip(self.label_names, dice.T, strict=True):
-            if not np.isnan(column).all():
-                figures[f"Dice {name}"] = float(np.nanmean(column))
-        mean = float(np.mean(list(figures.values()))) if figures else 0.0
-        return {**figures, self.score: mean}
+    def _validate(self) -> None:
+        state = self.state
+        self._check_weights()
+        self._renew_statistics(self.patches, self._cases)
+        entry = {"step": float(state.step), "train loss": state.loss_sum / state.counted}
+        state.loss_sum, state.counted = 0.0, 0
+        if self.validation:
+            dice = np.array([self._dice(case) for case in self.validation])
+            for name, column in zip(self.label_names, dice.T, strict=True):
+                if not np.isnan(column).all():
+                    entry[f"Dice {name}"] = float(np.nanmean(column))
+            found = [value for name, value in entry.items() if name.startswith("Dice ")]
+            entry["mean Dice"] = float(np.mean(found)) if found else 0.0
+        score = entry.get("mean Dice", -entry["train loss"])
+        self.schedule.step(score)
+        entry["learning rate"] = self.optimizer.param_groups[0]["lr"]
+        state.history.append(entry)
+        # Without validation cases a lower training loss says nothing: the last weights are kept.
+        if score > state.best_score or not self.validation:
+            state.best_score = max(score, state.best_score)
+            self._keep_weights()
 
     @torch.no_grad()
     def _dice(self, case: PreparedLabels) -> list[float]:

@@ -41,7 +41,6 @@ from TomoSegLib.models.store import find_model, save_model
 from TomoSegLib.refinement.refine import refine
 from TomoSegLib.segmentation.inference import predict
 from TomoSegLib.segmentation.labelmap import to_source
-from TomoSegLib.training.few_labels import FinetuningOptions
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.pseudo_labels import (
     Certainty,
@@ -52,6 +51,7 @@ from TomoSegLib.training.pseudo_labels import (
 )
 from TomoSegLib.training.segmentation_manifest import LabelSpec
 from TomoSegLib.training.segmentation_plan import SCRATCH, Finetuning
+from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 MODEL = "model"
 RECORD = "self-training.json"
