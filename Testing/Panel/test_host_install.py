@@ -119,7 +119,12 @@ def test_what_is_installed_is_the_sources_with_models_and_sample_and_nothing_els
     installed: Path,
 ) -> None:
     expected = tree(ROOT / "TomoSeg")
-    for folder in ("TomoSegLib", "Resources/Models", "Resources/Samples"):
+    for folder in (
+        "TomoSegLib",
+        "Resources/Models",
+        "Resources/Pretrained",
+        "Resources/Samples",
+    ):
         place = "TomoSegLib" if folder == "TomoSegLib" else f"TomoSegLib/{folder}"
         expected |= {f"{place}/{name}": data for name, data in tree(ROOT / folder).items()}
     found = tree(installed)

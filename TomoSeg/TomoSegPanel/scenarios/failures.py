@@ -10,7 +10,7 @@ import shutil
 import qt
 import slicer
 
-from TomoSegPanel import job
+from TomoSegPanel import job, runData
 from TomoSegPanel.scenarios.bench import (
     Bench,
     computingProcess,
@@ -81,11 +81,11 @@ def a_disk_that_is_full_before_the_worker_starts_is_an_error_too(bench: Bench) -
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    write, job.writeNrrd = job.writeNrrd, full
+    write, runData.writeNrrd = runData.writeNrrd, full
     try:
         run = bench.run("failed")
     finally:
-        job.writeNrrd = write
+        runData.writeNrrd = write
     assert os.strerror(errno.ENOSPC) in run.error.message
     _assertTold(bench, run)
 
