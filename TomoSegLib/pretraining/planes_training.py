@@ -19,7 +19,7 @@ from TomoSegLib.pretraining.planes_baselines import (
 from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample, balanced
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.training.loader import Batch, load, validation_order
-from TomoSegLib.training.precision import Precision
+from TomoSegLib.training.precision import Precision, place
 from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
 
 TASKS = ("orientation", "location")
@@ -103,9 +103,8 @@ class PlaneTrainer(StepwiseTrainer):
     ) -> None:
         baseline = training.baseline
         answers = QUARTER_TURNS if baseline == ROTATION else 1
-        both = LocationNetwork(network, answers).to(device)
-        # Convolutions with few channels are faster in this layout, on CPUs too.
-        both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        both = LocationNetwork(network, answers)
+        place(both, device, training.precision, 2)
         super().__init__(both, training, LossState(), device, workers)
         self.train_data = _dataset(balanced(train), options, baseline, (training.seed, 1))
         self.validation_data = _dataset(validation, options, baseline)
@@ -132,10 +131,10 @@ class PlaneTrainer(StepwiseTrainer):
         return told
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        images = batch["image"]
         baseline = self.options.baseline
         if baseline:
-            return {baseline: baseline_loss(self.network, baseline, {**batch, "image": images})}
+            return {baseline: baseline_loss(self.network, baseline, batch)}
         losses = {}
         if "orientation" in self.options.tasks:
             maps, locations = self.network(images)

@@ -17,7 +17,7 @@ from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import EncoderDecoder
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.training.loader import Batch
-from TomoSegLib.training.precision import Precision
+from TomoSegLib.training.precision import Precision, place
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
 from TomoSegLib.training.stepwise import StepState, StepwiseTrainer
@@ -117,9 +117,7 @@ class Finetuner(StepwiseTrainer):
 
         from TomoSegLib.training.noise_tolerant import NoiseTolerantLoss
 
-        # In this layout convolutions take a third less time on a CPU.
-        layout = torch.channels_last_3d if isinstance(network, UNet3D) else torch.channels_last
-        network.to(torch.device(device), memory_format=layout)
+        place(network, device, options.precision, 3 if isinstance(network, UNet3D) else 2)
         super().__init__(network, options, FinetuningState(), device, workers)
         self.background = background
         self.validation, self.label_names = validation, label_names
