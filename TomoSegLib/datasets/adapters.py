@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,20 +159,19 @@ def msd(folder: Path) -> list[Scan]:
 
 def acdc(folder: Path) -> list[Scan]:
     """ACDC: ``patientNNN/patientNNN_frameNN.nii.gz`` with ``_gt``, short-axis stacks."""
-    labels = {path.name: path for path in files_named(folder, r"patient\d+_frame\d+_gt" + NIFTI)}
-    scans = []
-    for path in files_named(folder, r"patient\d+_frame\d+" + NIFTI):
-        name = re.sub(NIFTI + "$", "", path.name)
-        label = labels.get(f"{name}_gt{path.name[len(name) :]}")
-        scans.append(Scan(name, {SINGLE: path}, "MR", label, name.split("_")[0]))
-    return scans
+    return _with_ground_truth(folder, r"patient\d+_frame\d+")
 
 
 def mnms2(folder: Path) -> list[Scan]:
     """M&Ms-2: ``NNN/NNN_SA_ED.nii.gz``, ``_SA_ES``, ``_LA_ED`` and ``_LA_ES``, with ``_gt``."""
-    labels = {path.name: path for path in files_named(folder, r"\d+_[SL]A_E[DS]_gt" + NIFTI)}
+    return _with_ground_truth(folder, r"\d+_[SL]A_E[DS]")
+
+
+def _with_ground_truth(folder: Path, stem: str) -> list[Scan]:
+    """MR files of a stem that begins with the patient's name; labels end with ``_gt``."""
+    labels = {path.name: path for path in files_named(folder, stem + "_gt" + NIFTI)}
     scans = []
-    for path in files_named(folder, r"\d+_[SL]A_E[DS]" + NIFTI):
+    for path in files_named(folder, stem + NIFTI):
         name = re.sub(NIFTI + "$", "", path.name)
         label = labels.get(f"{name}_gt{path.name[len(name) :]}")
         scans.append(Scan(name, {SINGLE: path}, "MR", label, name.split("_")[0]))
@@ -192,6 +191,18 @@ LAYOUTS = {
 }
 
 
+def check_layout(layout: str, known: Collection[str], folder: Path) -> None:
+    """Refuse a layout that is not known, and a folder that is none (``dataset-layout``)."""
+    if layout not in known:
+        raise TomoSegError(
+            "dataset-layout",
+            f"There is no layout {layout!r}.",
+            f"Choose one of {', '.join(known)}.",
+        )
+    if not folder.is_dir():
+        raise TomoSegError("dataset-layout", f"There is no folder {folder}.", "Check the path.")
+
+
 def find_scans(layout: str, folder: Path) -> list[Scan]:
     """The scans of a data set in a known layout.
 
@@ -199,14 +210,7 @@ def find_scans(layout: str, folder: Path) -> list[Scan]:
         TomoSegError: ``dataset-layout`` (unknown, or the folder is something else),
             ``dataset-incomplete``, ``dataset-4d``.
     """
-    if layout not in LAYOUTS:
-        raise TomoSegError(
-            "dataset-layout",
-            f"There is no layout {layout!r}.",
-            f"Choose one of {', '.join(LAYOUTS)}.",
-        )
-    if not folder.is_dir():
-        raise TomoSegError("dataset-layout", f"There is no folder {folder}.", "Check the path.")
+    check_layout(layout, LAYOUTS, folder)
     scans = LAYOUTS[layout].find(folder)
     if not scans:
         raise not_the_layout(folder, f"no files named as in {LAYOUTS[layout].title} are in it")

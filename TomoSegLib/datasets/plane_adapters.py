@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from TomoSegLib.datasets.adapters import NIFTI, acdc, files_named, mnms2, not_the_layout
+from TomoSegLib.datasets.adapters import (
+    NIFTI,
+    acdc,
+    check_layout,
+    files_named,
+    mnms2,
+    not_the_layout,
+)
 from TomoSegLib.datasets.nominal_stacks import read_fastmri, read_mrnet
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.dicom import is_dicom_file
@@ -157,14 +164,7 @@ def find_plane_studies(layout: str, folder: Path) -> list[Found]:
         TomoSegError: ``dataset-layout`` (unknown, or the folder is something else) or
             ``dataset-incomplete`` (two patients of one name).
     """
-    if layout not in PLANE_LAYOUTS:
-        raise TomoSegError(
-            "dataset-layout",
-            f"There is no layout {layout!r}.",
-            f"Choose one of {', '.join(PLANE_LAYOUTS)}.",
-        )
-    if not folder.is_dir():
-        raise TomoSegError("dataset-layout", f"There is no folder {folder}.", "Check the path.")
+    check_layout(layout, PLANE_LAYOUTS, folder)
     found = PLANE_LAYOUTS[layout].find(folder)
     if not found:
         raise not_the_layout(folder, f"no files as in {PLANE_LAYOUTS[layout].title} are in it")
