@@ -116,6 +116,7 @@ def upper_bound(folder: Path, manifest: Path, options: argparse.Namespace, devic
             batch_size=2,
             patch=(48, 48, 48),
             loss="dice-ce",
+            last_layer_factor=1.0,  # as in self-training
             validate_every=200,
         ),
         spacing_mm=2.0,

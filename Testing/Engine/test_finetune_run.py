@@ -174,16 +174,21 @@ def test_one_pretrained_channel_becomes_several_that_respond_alike(pretrained, t
 
 
 @pytest.mark.parametrize(
-    ("pretrained_start", "factor", "expected"),
-    [(True, None, 10.0), (False, None, 1.0), (True, 2.0, 2.0), (False, 3.0, 3.0)],
+    ("pretrained_start", "changes", "expected"),
+    [
+        (True, {}, 10.0),
+        (False, {}, 10.0),  # or scratch could not be compared with pre-trained weights
+        (True, {"last_layer_factor": 2.0}, 2.0),
+        (False, {"last_layer_factor": 3.0}, 3.0),
+    ],
 )
-def test_a_last_layer_before_pretrained_features_learns_faster(
-    manifest, pretrained, tmp_path, pretrained_start, factor, expected
+def test_the_new_last_layer_learns_faster_and_alike_from_every_start(
+    manifest, pretrained, tmp_path, pretrained_start, changes, expected
 ):
     start = str(pretrained) if pretrained_start else "scratch"
     before = start_weights(manifest, tmp_path / "before", start)
     # Adam's first step is the learning rate, whatever the gradient is.
-    options = replace(OPTIONS, steps=1, learning_rate=1e-3, last_layer_factor=factor)
+    options = replace(OPTIONS, steps=1, learning_rate=1e-3, **changes)
     finetune(asked(manifest, tmp_path / "after", start=start, options=options))
     after = weights(tmp_path / "after")
     moved = {n: float((after[n] - value).abs().max()) for n, value in before.items()}

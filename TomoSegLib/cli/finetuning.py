@@ -86,11 +86,9 @@ def finetune(
     ] = "dice",
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
     last_layer_factor: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, help="Its learning rate over the others'; default: 10, from scratch 1."
-        ),
-    ] = None,
+        float,
+        typer.Option(min=0.1, help="Learning rate of the last, new layer over the others'."),
+    ] = 10.0,
     plateau_factor: option.PlateauFactor = 0.5,
     plateau_patience: option.PlateauPatience = 10,
     validate_every: option.ValidateEvery = 100,

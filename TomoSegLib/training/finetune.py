@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +21,13 @@ from TomoSegLib.training.segmentation_data import (
     prepare_labelled,
     refuse_missing_classes,
 )
-from TomoSegLib.training.segmentation_plan import SCRATCH, Finetuning, Plan, make_plan
+from TomoSegLib.training.segmentation_plan import Finetuning, Plan, make_plan
 from TomoSegLib.training.segmentation_scores import mean_dice, score_cases, write_scores
 from TomoSegLib.training.segmentation_trainer import Finetuner
 from TomoSegLib.training.stepwise import train_steps
 
 MODEL = "model"
 RECORD = "finetuning.json"
-_LAST_LAYER_FACTOR = 10.0
 
 Stage = Literal["read", "train", "test"]
 Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
@@ -73,9 +72,6 @@ def finetune(
 def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> ModelFolder | None:
     if what.threads is not None:
         torch.set_num_threads(what.threads)
-    if what.options.last_layer_factor is None:
-        factor = 1.0 if what.start == SCRATCH else _LAST_LAYER_FACTOR
-        what = replace(what, options=replace(what.options, last_layer_factor=factor))
     plan = make_plan(what)
     what = plan.what
     torch.manual_seed(what.options.seed)

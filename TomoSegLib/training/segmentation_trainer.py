@@ -36,9 +36,9 @@ class FinetuningOptions:
         loss: ``dice``: mean over the labels of one minus their soft Dice in the batch;
             ``dice-ce``: with cross-entropy added; ``noise-tolerant``: see `NoiseTolerantLoss`.
         learning_rate: Of Adam; all layers are trained.
-        last_layer_factor: How many times faster the last layer learns, which begins anew. None: 10
-            when starting from pre-trained weights, whose features it has to weigh before anything
-            else makes sense; 1 from scratch, where all layers are new.
+        last_layer_factor: How many times faster the last layer learns, which always begins anew:
+            in short trainings it may otherwise never cross one half. The same for every start, or
+            starts could not be compared.
         plateau_factor: What `ReduceLROnPlateau` multiplies the rates by.
         plateau_patience: Validations without a gain before it does.
         validate_every: Steps between validations and checkpoints.
@@ -54,7 +54,7 @@ class FinetuningOptions:
     patch: tuple[int, int, int] = (32, 64, 64)
     loss: Loss = "dice"
     learning_rate: float = 1e-3
-    last_layer_factor: float | None = None
+    last_layer_factor: float = 10.0
     plateau_factor: float = 0.5
     plateau_patience: int = 10
     validate_every: int = 100
@@ -139,7 +139,7 @@ class Finetuner(StepwiseTrainer):
         self.optimizer = torch.optim.Adam(
             [
                 {"params": layers[False], "lr": rate},
-                {"params": layers[True], "lr": rate * (options.last_layer_factor or 1.0)},
+                {"params": layers[True], "lr": rate * options.last_layer_factor},
             ]
         )
         self.schedule = ReduceLROnPlateau(
