@@ -80,7 +80,6 @@ def train_segmenter(
             batch_size=batch_size,
             patch=(shape[2], shape[1], shape[0]),
             loss="noise-tolerant",
-            last_layer_factor=1.0,  # as the shipped segmenter was trained
             learning_rate=learning_rate,
             validate_every=validate_every,
             augmentation=augmentation,

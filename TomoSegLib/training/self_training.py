@@ -74,7 +74,8 @@ class SelfTraining:
         start: ``scratch``, a pre-training's folder or safetensors of the same network.
         spacing_mm: Voxel size of the segmenter's grid.
         features: Channels of the U-Net's levels; None: those of ``start``, or the default.
-        options: Of the optimisation; its loss is always ``noise-tolerant``.
+        options: Of the optimisation; its loss is always ``noise-tolerant``, and the last layer
+            learns no faster than the others.
         name: Of the model; None: the teacher's with ``-segmenter``.
         command: How it was called, for the card.
         workers: Processes that draw patches.
@@ -319,7 +320,7 @@ def _train(
             labels=[LabelSpec(card.labels[0].name, (1,))],
             dimensions=3,
             start=start,
-            options=replace(what.options, loss="noise-tolerant"),
+            options=replace(what.options, loss="noise-tolerant", last_layer_factor=1.0),
             modality=card.modality,
             spacing_mm=what.spacing_mm,
             intensity=card.preprocessing.intensity,
