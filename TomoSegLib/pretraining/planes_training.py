@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,8 @@ class PlaneTraining:
             of `BASELINES`.
         steps: Optimiser steps.
         batch_size: Images of a step.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam in the beginning; it falls to zero along half a cosine, for what is
+            learned in the end is what is transferred.
         validate_every: Steps between validations and checkpoints.
         validation_images: Images of a validation at most, always the same ones.
         precision: Of the network's arithmetic, see `PretrainingOptions`.
@@ -114,6 +116,9 @@ class PlaneTrainer(StepwiseTrainer):
     def step(self) -> dict[str, float]:
         state = self.state
         batch = self._next_batch(self.train_data, len(self.train_data))
+        share = 0.5 + 0.5 * math.cos(math.pi * state.step / self.options.steps)
+        for group in self.optimizer.param_groups:  # of the step alone: nothing to resume
+            group["lr"] = self.options.learning_rate * share
         self.network.train()
         with self._autocast():
             losses = self._losses(batch)
