@@ -144,9 +144,10 @@ def finetune(
     """
     from TomoSegLib.jobs.devices import choose_device
     from TomoSegLib.training.finetune import finetune as run
+    from TomoSegLib.training.finetuning_start import Foreground
     from TomoSegLib.training.precision import Precision
     from TomoSegLib.training.segmentation_manifest import parse_labels
-    from TomoSegLib.training.segmentation_plan import Finetuning, Foreground
+    from TomoSegLib.training.segmentation_plan import Finetuning
     from TomoSegLib.training.segmentation_trainer import FinetuningOptions, Loss
 
     one_of("loss", loss, get_args(Loss))

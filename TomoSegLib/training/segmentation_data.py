@@ -152,6 +152,28 @@ def refuse_missing_classes(cases: Sequence[PreparedLabels], labels: Sequence[Lab
             )
 
 
+def augmenter(keys: Sequence[str], flips: Sequence[int], augmentation: float) -> Any:
+    """MONAI's random flips of all arrays, and changes of intensity of the ``image``.
+
+    Args:
+        keys: Names of the arrays ``(C, k, j, i)``.
+        flips: Axes (0 for k, 1 for j, 2 for i) that they are flipped along.
+        augmentation: Strength of changes of intensity; 0 for none.
+    """
+    from monai import transforms
+
+    steps: list[Any] = [
+        transforms.RandFlipd(tuple(keys), prob=0.5, spatial_axis=axis) for axis in flips
+    ]
+    if augmentation:
+        steps += [
+            transforms.RandScaleIntensityd("image", factors=0.1 * augmentation, prob=0.5),
+            transforms.RandShiftIntensityd("image", offsets=0.1 * augmentation, prob=0.5),
+            transforms.RandGaussianNoised("image", std=0.05 * augmentation, prob=0.2),
+        ]
+    return transforms.Compose(steps)
+
+
 class PatchDataset(Dataset[dict[str, Tensor]]):
     """Random patches, half of them and more centred on labels; augmented by MONAI's transforms.
 
@@ -175,21 +197,9 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         augmentation: float,
         seed: int,
     ) -> None:
-        from monai import transforms
-
         self._cases, self._patch, self._background = cases, patch, background
         self._seed = seed
-        steps: list[Any] = [
-            transforms.RandFlipd(("image", "classes"), prob=0.5, spatial_axis=axis)
-            for axis in flips
-        ]
-        if augmentation:
-            steps += [
-                transforms.RandScaleIntensityd("image", factors=0.1 * augmentation, prob=0.5),
-                transforms.RandShiftIntensityd("image", offsets=0.1 * augmentation, prob=0.5),
-                transforms.RandGaussianNoised("image", std=0.05 * augmentation, prob=0.2),
-            ]
-        self._augment = transforms.Compose(steps)
+        self._augment = augmenter(("image", "classes"), flips, augmentation)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -94,27 +95,11 @@ def read_labelled(path: Path) -> tuple[tuple[str, ...], list[LabelledCase]]:
             ``manifest-missing-files``, ``manifest-split-empty``.
     """
     header, rows = read_rows(path)
-    columns = {name[len(_PREFIX) :]: name for name in header if name.startswith(_PREFIX)}
-    if "image" in header and not columns:
-        columns = {SINGLE: "image"}
-    wrong = [name for name in ("label", "split") if name not in header]
-    if not columns or wrong or "" in columns or ("image" in header and SINGLE not in columns):
-        raise TomoSegError(
-            "manifest-columns",
-            f"The header of {path.name} is not that of a manifest of labelled volumes: it has "
-            f"{', '.join(header)}.",
-            "It needs image (or image_<channel> for each channel), label and split.",
-        )
+    columns = image_columns(path, header, "label")
     folder = Path(os.path.abspath(path.parent))
     cases = []
     for line, row in rows:
-        split = row["split"]
-        if split not in SPLITS:
-            raise TomoSegError(
-                "manifest-split",
-                f"{path.name}, line {line}: the split is {split!r}.",
-                f"A split is one of {', '.join(SPLITS)}.",
-            )
+        split = split_of(path, line, row)
         written = [row[column] for column in columns.values()]
         if not all(written) or not row["label"]:
             raise TomoSegError(
@@ -133,11 +118,74 @@ def read_labelled(path: Path) -> tuple[tuple[str, ...], list[LabelledCase]]:
                 row.get("modality", ""),
             )
         )
-    _refuse(path, cases)
+    refuse_unsound(path, cases, [file for case in cases for file in (*case.paths, case.label)])
     return tuple(columns), cases
 
 
-def _refuse(path: Path, cases: Sequence[LabelledCase]) -> None:
+def image_columns(path: Path, header: Sequence[str], known: str) -> dict[str, str]:
+    """The column of each channel's images, by the channel's name.
+
+    Args:
+        path: The manifest.
+        header: Names of its columns.
+        known: The column that says what is known of a case.
+
+    Raises:
+        TomoSegError: ``manifest-columns``.
+    """
+    columns = {name[len(_PREFIX) :]: name for name in header if name.startswith(_PREFIX)}
+    if "image" in header and not columns:
+        columns = {SINGLE: "image"}
+    wrong = [name for name in (known, "split") if header.count(name) != 1]
+    if not columns or wrong or "" in columns or ("image" in header and SINGLE not in columns):
+        raise TomoSegError(
+            "manifest-columns",
+            f"The header of {path.name} is not that of a manifest of labelled volumes: it has "
+            f"{', '.join(header)}.",
+            f"It needs image (or image_<channel> for each channel), {known} and split.",
+        )
+    return columns
+
+
+def split_of(path: Path, line: int, row: Mapping[str, str]) -> Split:
+    """What a row's case is for.
+
+    Raises:
+        TomoSegError: ``manifest-split``.
+    """
+    split = row["split"]
+    if split not in SPLITS:
+        raise TomoSegError(
+            "manifest-split",
+            f"{path.name}, line {line}: the split is {split!r}.",
+            f"A split is one of {', '.join(SPLITS)}.",
+        )
+    return split
+
+
+class KnownCase(Protocol):
+    """What every kind of case has; see `LabelledCase`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def split(self) -> Split: ...
+    @property
+    def group(self) -> str: ...
+
+
+def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]) -> None:
+    """Refuse what no training can be sound with.
+
+    Args:
+        path: The manifest.
+        cases: Its cases.
+        files: All files that it names.
+
+    Raises:
+        TomoSegError: ``manifest-duplicate``, ``manifest-split-empty``, ``manifest-leak``,
+            ``manifest-missing-files``.
+    """
     twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
     if twice:
         raise TomoSegError(
@@ -159,7 +207,6 @@ def _refuse(path: Path, cases: Sequence[LabelledCase]) -> None:
             f"{path.name} has {leaks[0]} in training and another split.",
             "Put all cases of a patient into one split: otherwise the figures are too good.",
         )
-    files = [file for case in cases for file in (*case.paths, case.label)]
     missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
     if missing:
         raise TomoSegError(

@@ -5,24 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-
-from TomoSegLib.errors import TomoSegError, TomoSegWarning
-from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.errors import TomoSegError
 from TomoSegLib.models.card import Intensity, Preprocessing
 from TomoSegLib.networks.efficientnet import NAME as EFFICIENTNET
 from TomoSegLib.networks.imagenet import begin_with_imagenet, build_unet2d
 from TomoSegLib.networks.unet import STRIDE
 from TomoSegLib.networks.unet2d import FEATURES as FEATURES_2D
 from TomoSegLib.networks.unet2d import (
-    Backbone,
     EfficientNetUNet2D,
     EncoderDecoder,
     EncoderUNet2D,
@@ -30,8 +25,16 @@ from TomoSegLib.networks.unet2d import (
     UNet2D,
 )
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
-from TomoSegLib.pretraining.planes_targets import PlaneOptions
-from TomoSegLib.pretraining.weights import Pretrained, begin_with, load_pretrained
+from TomoSegLib.pretraining.weights import Pretrained, begin_with
+from TomoSegLib.training.finetuning_start import (
+    IMAGENET,
+    SCRATCH,
+    Foreground,
+    encoder_of,
+    modality_of,
+    preprocessing_of,
+    weights_of,
+)
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import (
     LabelledCase,
@@ -41,14 +44,7 @@ from TomoSegLib.training.segmentation_manifest import (
 )
 from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
-SCRATCH = "scratch"
-IMAGENET = "imagenet"
 PATCH_2D = (1, 128, 128)
-ENCODERS = ("unet", *get_args(Backbone), EFFICIENTNET)
-
-Foreground = Literal["nonzero", "body", "brain", "none"]
-
-_CT_BELOW = -300.0  # Hounsfield units: only CT has a tenth of its voxels below that
 
 
 @dataclass(frozen=True)
@@ -203,15 +199,13 @@ def make_plan(what: Finetuning) -> Plan:
         TomoSegError: ``finetuning-options``, ``manifest-modality`` and those of `read_labelled`
             and `load_pretrained`.
     """
-    random = what.start in (SCRATCH, IMAGENET)
-    pretrained = None if random else load_pretrained(Path(what.start))
-    model = pretrained if what.like is None else load_pretrained(Path(what.like))
-    encoder = _encoder(what, model)
+    pretrained, model = weights_of(what)
+    encoder = encoder_of(what, model)
     if encoder and what.options.patch == FinetuningOptions.patch:
         what = replace(what, options=replace(what.options, patch=PATCH_2D))
     _check(what, encoder)
     channels, cases = read_labelled(what.manifest)
-    modality = what.modality or _modality(cases)
+    modality = what.modality or modality_of(cases, single_slice=bool(encoder))
     training = [case for case in cases if case.split == "train"]
     return Plan(
         what,
@@ -219,38 +213,13 @@ def make_plan(what: Finetuning) -> Plan:
         cases,
         fraction_of(training, what.fraction, what.options.seed),
         modality,
-        _preprocessing(what, modality, model, in_plane=bool(encoder)),
+        preprocessing_of(what, modality, model, in_plane=bool(encoder)),
         what.features
         or (model.features if model else None)
         or (FEATURES_2D if encoder else FEATURES),
         pretrained,
         encoder,
     )
-
-
-def _encoder(what: Finetuning, model: Pretrained | None) -> str:
-    """The encoder of a 2D network; empty for a 3D one."""
-    dimensions = what.dimensions or (model.dimensions if model else None)
-    dimensions = dimensions or (2 if what.start == IMAGENET or what.encoder else 3)
-    by_start = EFFICIENTNET if what.start == IMAGENET else (model.encoder if model else "unet")
-    encoder = what.encoder or by_start
-    problem = ""
-    if dimensions not in (2, 3):
-        problem = f"There are no networks of {dimensions} dimensions."
-    elif dimensions == 3 and (what.encoder is not None or what.start == IMAGENET):
-        problem = "A 3D network has no other encoder, and no start from ImageNet."
-    elif encoder not in ENCODERS:
-        problem = f"There is no encoder '{encoder}'."
-    elif what.start == IMAGENET and encoder != EFFICIENTNET:
-        problem = f"A network with the encoder '{encoder}' cannot begin with ImageNet's weights."
-    if problem:
-        raise TomoSegError(
-            "finetuning-options",
-            problem,
-            f"--dimensions is 2 or 3; 2D encoders are {', '.join(ENCODERS)}; --from imagenet is "
-            f"2D with {EFFICIENTNET}.",
-        )
-    return encoder if dimensions == 2 else ""
 
 
 def _check(what: Finetuning, encoder: str) -> None:
@@ -288,51 +257,3 @@ def _check(what: Finetuning, encoder: str) -> None:
             f"'{what.name}' is no name of a model.",
             "Use small letters, digits, '.', '-' and '_'.",
         )
-
-
-def _modality(cases: Sequence[LabelledCase]) -> str:
-    """What the manifest says, or what the first volume looks like."""
-    named = {case.modality.upper() for case in cases if case.modality}
-    if named:
-        if len(named) > 1:
-            raise TomoSegError(
-                "manifest-modality",
-                f"The manifest has volumes of several modalities: {', '.join(sorted(named))}.",
-                "A segmenter normalises all in one way: make a manifest for each, or give "
-                "--modality and --intensity.",
-            )
-        return named.pop()
-    first = read_volume(cases[0].paths[0])
-    found = (
-        "CT" if float(np.percentile(np.asarray(first.array, np.float32), 10)) < _CT_BELOW else "MR"
-    )
-    warnings.warn(
-        TomoSegWarning(
-            "modality-guessed",
-            f"By the intensities of '{first.name}' the volumes are taken for {found}.",
-            "Add a column modality to the manifest, or give --modality.",
-        ),
-        stacklevel=4,
-    )
-    return found
-
-
-def _preprocessing(
-    what: Finetuning, modality: str, model: Pretrained | None, *, in_plane: bool
-) -> Preprocessing:
-    ct = modality == "CT"
-    intensity = what.intensity or (model.intensity(modality) if model else None)
-    if intensity is None:
-        intensity = (
-            Intensity(method="window", lower=-1000.0, upper=1000.0)
-            if ct
-            else Intensity(method="zscore", lower=-5.0, upper=5.0)
-        )
-    return Preprocessing(
-        spacing_mm=what.spacing_mm
-        or (model.spacing_mm if model else None)
-        or (PlaneOptions.spacing_mm if in_plane else 1.0),
-        intensity=intensity,
-        foreground=what.foreground or ("none" if ct or in_plane else "nonzero"),
-        in_plane=in_plane,
-    )

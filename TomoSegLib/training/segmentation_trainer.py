@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
@@ -10,17 +9,16 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from TomoSegLib.networks.by_slice import by_slice
 from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import EncoderDecoder
 from TomoSegLib.networks.unet3d import UNet3D
+from TomoSegLib.training.few_labels import FewLabelsTrainer
 from TomoSegLib.training.loader import Batch
 from TomoSegLib.training.precision import Precision, place
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
-from TomoSegLib.training.stepwise import StepState, StepwiseTrainer
 
 Loss = Literal["dice", "dice-ce", "noise-tolerant"]
 
@@ -69,21 +67,7 @@ class FinetuningOptions:
         return asdict(self)
 
 
-@dataclass
-class FinetuningState(StepState):
-    """What a fine-tuning has come to.
-
-    Attributes:
-        best_score: Highest mean Dice of the validation cases so far; without any, the least
-            training loss, negative.
-        loss_sum: Sum of the losses since the last validation.
-    """
-
-    best_score: float = -math.inf
-    loss_sum: float = 0.0
-
-
-class Finetuner(StepwiseTrainer):
+class Finetuner(FewLabelsTrainer):
     """Trains a U-Net on labelled cases.
 
     Args:
@@ -100,7 +84,7 @@ class Finetuner(StepwiseTrainer):
 
     network: UNet3D | EncoderDecoder
     options: FinetuningOptions
-    state: FinetuningState
+    score = "mean Dice"
 
     def __init__(
         self,
@@ -118,13 +102,21 @@ class Finetuner(StepwiseTrainer):
         from TomoSegLib.training.noise_tolerant import NoiseTolerantLoss
 
         place(network, device, options.precision, 3 if isinstance(network, UNet3D) else 2)
-        super().__init__(network, options, FinetuningState(), device, workers)
-        self.background = background
-        self.validation, self.label_names = validation, label_names
-        self.patches = PatchDataset(
+        patches = PatchDataset(
             train, options.patch, background, options.flips, options.augmentation, options.seed
         )
-        self._cases = len(train)
+        super().__init__(
+            network,
+            patches,
+            len(train),
+            bool(validation),
+            options,
+            device,
+            workers,
+            is_output_weight,
+        )
+        self.background = background
+        self.validation, self.label_names = validation, label_names
         self.loss: nn.Module
         if options.loss == "noise-tolerant":
             self.loss = NoiseTolerantLoss()
@@ -132,23 +124,6 @@ class Finetuner(StepwiseTrainer):
             kind = DiceLoss if options.loss == "dice" else DiceCELoss
             # Over the whole batch: a patch without a label would count as wrong for one voxel.
             self.loss = kind(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-        layers: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-        for name, parameter in network.named_parameters():
-            layers[is_output_weight(name)].append(parameter)
-        rate = options.learning_rate
-        self.optimizer = torch.optim.Adam(
-            [
-                {"params": layers[False], "lr": rate},
-                {"params": layers[True], "lr": rate * options.last_layer_factor},
-            ]
-        )
-        self.schedule = ReduceLROnPlateau(
-            self.optimizer,
-            mode="max",
-            factor=options.plateau_factor,
-            patience=options.plateau_patience,
-        )
-        self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
 
     def _logits(self, x: Tensor) -> Tensor:
         """``(B, C, k, j, i)`` patches to ``(B, L + 1, k, j, i)``."""
@@ -156,21 +131,10 @@ class Finetuner(StepwiseTrainer):
         found = network(x) if isinstance(network, UNet3D) else by_slice(network, x)
         return cast(Tensor, found)
 
-    def step(self) -> dict[str, float]:
-        batch = self._next_batch(self.patches, self._cases)
-        self.network.train()
+    def _loss(self, batch: Batch) -> Tensor:
         with self._autocast():
             logits = self._logits(batch["image"])
-        loss = self.loss(logits.float(), batch["classes"])
-        value = float(loss.detach())
-        self._check_loss(value)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.state.loss_sum += value
-        self._count_step()
-        return {"loss": value}
+        return cast(Tensor, self.loss(logits.float(), batch["classes"]))
 
     def _seen(self, batch: Batch) -> Tensor:
         image = batch["image"]
@@ -178,27 +142,14 @@ class Finetuner(StepwiseTrainer):
             return image
         return image.transpose(1, 2).flatten(0, 1)
 
-    def _validate(self) -> None:
-        state = self.state
-        self._check_weights()
-        self._renew_statistics(self.patches, self._cases)
-        entry = {"step": float(state.step), "train loss": state.loss_sum / state.counted}
-        state.loss_sum, state.counted = 0.0, 0
-        if self.validation:
-            dice = np.array([self._dice(case) for case in self.validation])
-            for name, column in zip(self.label_names, dice.T, strict=True):
-                if not np.isnan(column).all():
-                    entry[f"Dice {name}"] = float(np.nanmean(column))
-            found = [value for name, value in entry.items() if name.startswith("Dice ")]
-            entry["mean Dice"] = float(np.mean(found)) if found else 0.0
-        score = entry.get("mean Dice", -entry["train loss"])
-        self.schedule.step(score)
-        entry["learning rate"] = self.optimizer.param_groups[0]["lr"]
-        state.history.append(entry)
-        # Without validation cases a lower training loss says nothing: the last weights are kept.
-        if score > state.best_score or not self.validation:
-            state.best_score = max(score, state.best_score)
-            self._keep_weights()
+    def _measured(self) -> dict[str, float]:
+        entry: dict[str, float] = {}
+        dice = np.array([self._dice(case) for case in self.validation])
+        for name, column in zip(self.label_names, dice.T, strict=True):
+            if not np.isnan(column).all():
+                entry[f"Dice {name}"] = float(np.nanmean(column))
+        entry["mean Dice"] = float(np.mean(list(entry.values()))) if entry else 0.0
+        return entry
 
     @torch.no_grad()
     def _dice(self, case: PreparedLabels) -> list[float]:

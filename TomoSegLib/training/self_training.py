@@ -42,6 +42,7 @@ from TomoSegLib.refinement.refine import refine
 from TomoSegLib.segmentation.inference import predict
 from TomoSegLib.segmentation.labelmap import to_source
 from TomoSegLib.training.finetune import finetune
+from TomoSegLib.training.finetuning_start import SCRATCH
 from TomoSegLib.training.pseudo_labels import (
     Certainty,
     Labelmap,
@@ -50,7 +51,7 @@ from TomoSegLib.training.pseudo_labels import (
     of_negative,
 )
 from TomoSegLib.training.segmentation_manifest import LabelSpec
-from TomoSegLib.training.segmentation_plan import SCRATCH, Finetuning
+from TomoSegLib.training.segmentation_plan import Finetuning
 from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 MODEL = "model"
