@@ -218,12 +218,44 @@ def test_oedema_on_t1c_darkens_tissue_without_a_core_too(
     )
     for oedema in (0.0, 1.0):
         recipe = T1cRecipe(
-            spacing_mm=6.0, oedema=oedema, vessels=(0, 0), choroid=0.0, surface_rim=(0.0, 0.0)
+            spacing_mm=6.0,
+            oedema=oedema,
+            vessels=(0, 0),
+            veins=(0, 0),
+            touching=0.0,
+            choroid=0.0,
+            surface_rim=(0.0, 0.0),
         )
         assert not simulate_case(head, 0, 3, recipe).mask.array.any()
     change = before[1] - before[0]
     assert float(change.max()) < 1e-5
     assert 0.001 < float((change < -0.03).float().mean()) < 0.5
+
+
+def test_vessels_that_run_through_a_core_s_place_are_there_without_a_core_too(
+    head: Anatomy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        lesions, "_acquired", lambda image, *_: before.append(image) or image.clamp_min(0)
+    )
+    for touching in (0.0, 1.0):
+        recipe = T1cRecipe(
+            spacing_mm=6.0,
+            touching=touching,
+            lesion_counts=(1.0, 0.0, 0.0),
+            oedema=0.0,
+            vessels=(0, 0),
+            veins=(0, 0),
+            choroid=0.0,
+            surface_rim=(0.0, 0.0),
+        )
+        mask = simulate_case(head, 1, 5, recipe).mask.array > 0
+        simulate_case(head, 0, 5, recipe)
+    change = (before[3] - before[1]).numpy()
+    assert change.min() > -1e-5
+    assert change[mask].max() > 0.05
+    assert change[~mask].max() > 0.05
 
 
 def test_mass_effect_moves_tissue_and_leaves_the_brain_s_outline(head: Anatomy) -> None:

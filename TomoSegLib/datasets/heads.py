@@ -214,8 +214,15 @@ def blurred_reach(lesion: Tensor, spacing: float) -> Tensor:
     return (gaussian_blur(lesion.float()[None], (2 / spacing,) * 3)[0] * 4).clamp(0, 1)
 
 
-def vessel(head: Head, brain: Tensor, dice: Dice) -> Tensor:
-    """A bright curved tube of 1 to 2 mm radius and 20 to 90 mm length."""
+def vessel(head: Head, brain: Tensor, dice: Dice, width_mm: Range = (0.5, 1.0)) -> Tensor:
+    """A bright curved tube of 20 to 90 mm length that begins in a mask.
+
+    Args:
+        head: Where it runs.
+        brain: ``(k, j, i)`` bool: where it begins.
+        dice: Draws it.
+        width_mm: Range of its radius, by half.
+    """
     position = dice.voxel_in(brain)
     heading = F.normalize(torch.randn(3, generator=dice.generator), dim=0)
     line = torch.zeros(head.shape)  # filled voxel by voxel, so on the CPU
@@ -228,6 +235,6 @@ def vessel(head: Head, brain: Tensor, dice: Dice) -> Tensor:
         if not all(0 <= v < n for v, n in zip((k, j, i), head.shape, strict=True)):
             break
         line[k, j, i] = 1
-    width = dice.uniform((0.5, 1.0)) / head.spacing
+    width = dice.uniform(width_mm) / head.spacing
     tube = gaussian_blur(line[None].to(brain.device), (max(width, 0.5),) * 3)[0]
     return dice.uniform((0.4, 2.0)) * (tube / tube.max().clamp_min(1e-6)) * head.brain

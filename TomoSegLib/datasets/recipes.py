@@ -70,11 +70,17 @@ class T1cRecipe(Recipe):
         gaps: Probability that the enhancement is broken, of whole cores as of rims.
         gap_level: Where it is broken: the level of a unit-variance noise below which nothing
             enhances is minus this, so that a low one leaves only fragments.
+        texture: Unevenness of what does not enhance.
         vessel_gain: Brightness of vessels above their surroundings.
+        veins: Wide vessels, as veins and sinuses are, in every head.
+        vein_width_mm: Half of their radius.
+        touching: Probability that vessels begin where a core is, or would be: masks must not follow
+            them out of it.
+        touching_vessels: How many then, some of them wide.
         choroid: Probability that the choroid plexus enhances, alike on both sides.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     lesion_volume_ml: Range = (0.5, 80.0)
     oedema: float = 0.6
@@ -87,10 +93,15 @@ class T1cRecipe(Recipe):
     cystic: float = 0.5
     cystic_inside: Range = (0.08, 0.5)
     gaps: float = 0.6
-    gap_level: Range = (-0.5, 1.2)
+    gap_level: Range = (-1.2, 1.2)
+    texture: Range = (0.0, 0.2)
     grey: Range = (0.62, 0.92)
     csf: Range = (0.1, 0.45)
     surface_rim: Range = (0.0, 0.8)
     vessels: tuple[int, int] = (6, 40)
     vessel_gain: Range = (0.2, 2.5)
+    veins: tuple[int, int] = (1, 6)
+    vein_width_mm: Range = (1.0, 2.5)
+    touching: float = 0.6
+    touching_vessels: tuple[int, int] = (1, 4)
     choroid: float = 0.5

@@ -66,7 +66,7 @@ def _with_decoys(
     recipe: T1cRecipe,
     dice: Dice,
 ) -> Tensor:
-    """Oedema at the places of cores, vessels, meninges and choroid plexus that enhance."""
+    """Oedema and vessels at the places of cores; elsewhere vessels, meninges and choroid plexus."""
     for center, volume_ml in places:
         if dice.happens(recipe.oedema):
             image = _with_oedema(image, head, center, volume_ml, recipe, dice)
@@ -76,6 +76,16 @@ def _with_decoys(
     for _ in range(dice.integer(recipe.vessels)):
         start = shallow if dice.happens(0.7) else brain
         image = image + gain * vessel(head, start, dice)
+    for _ in range(dice.integer(recipe.veins)):
+        image = image + gain * vessel(head, brain, dice, recipe.vein_width_mm)
+    for center, volume_ml in places:
+        if dice.happens(recipe.touching):
+            radius = radius_mm(volume_ml) / head.spacing
+            place = brain & (head.distance(center, torch.full((3,), radius), dice) < 1)
+            place = place if bool(place.any()) else brain
+            for _ in range(dice.integer(recipe.touching_vessels)):
+                width_mm = recipe.vein_width_mm if dice.happens(0.3) else (0.5, 1.0)
+                image = image + gain * vessel(head, place, dice, width_mm)
     if dice.happens(0.5):
         patches = head.noise(15.0, dice).clamp(0, 1.5)
         meninges = torch.exp(-((head.depth / 2.5) ** 2))
@@ -126,7 +136,7 @@ def _with_lesion(
 
     texture = head.noise(dice.uniform((2.5, 8.0)), dice)
     quiet_level = recipe.cystic_inside if dice.happens(recipe.cystic) else recipe.inside
-    quiet = dice.uniform(quiet_level) + dice.uniform((0.0, 0.12)) * texture
+    quiet = dice.uniform(quiet_level) + dice.uniform(recipe.texture) * texture
     bright = 1 + dice.uniform(recipe.enhancement) * (1 + dice.uniform((0.0, 0.3)) * texture)
     enhancing = torch.ones_like(weight)
     if dice.happens(recipe.ring):
