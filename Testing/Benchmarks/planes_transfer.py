@@ -87,12 +87,12 @@ SIZES = {
         12,
         ScanRecipe(side=96, phases=3, pixel_mm=(3.0, 3.7)),
         (8, 16, 32, 64, 64, 8),
-        PlaneOptions(spacing_mm=4.0, side=48),
+        PlaneOptions(spacing_mm=4.0, side=64),
         PlaneTraining(steps=2000, batch_size=8, validate_every=400),
         FinetuningOptions(
             steps=300,
             batch_size=8,
-            patch=(1, 48, 48),
+            patch=(1, 64, 64),
             validate_every=300,
             overlap=0.25,
             flips=(),  # left is not right in a heart
