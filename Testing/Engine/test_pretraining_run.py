@@ -246,3 +246,31 @@ def test_the_command_trains_and_tells_where_the_weights_are(pool, tmp_path, caps
     assert record["options"]["seed"] == 3 and record["options"]["game"] == "gradient-reversal"
     assert main([*arguments.split(), "--game", "chess"]) == 2
     assert "[usage]" in capsys.readouterr().err
+
+
+def test_a_restoration_whose_sigmoid_is_saturated_stops_and_says_what_to_do(pool, tmp_path):
+    options = replace(
+        OPTIONS, steps=60, learning_rates=(1000.0, 0.1, 0.001), validate_every=20, momentum=0.9
+    )
+    with pytest.raises(TomoSegError) as caught:
+        pretrain(asked(pool, tmp_path, task="models-genesis", options=options))
+    assert caught.value.code == "training-diverged"
+    assert "saturated" in caught.value.message and "adam" in caught.value.hint
+
+
+def test_weights_say_which_transforms_licence_and_simulation_they_come_from(pool, tmp_path):
+    command = ["pretrain", "sar", "--manifest", str(pool), "--output", str(tmp_path / "run")]
+    command += ["--task", "models-genesis", "--steps", "2", "--features", "4,4,4,8,8,4"]
+    command += ["--cube", "16x16x16", "--cubes", "2:2:4", "--batch-size", "2", "--device", "cpu"]
+    command += ["--optimizer", "adam", "--learning-rates", "0.002,0.002,0.001"]
+    command += ["--paint", "0.25", "--license", "CC0-1.0", "--description", "noise"]
+    (pool.parent / "simulation.json").write_text('{"simulated": true}')
+    try:
+        assert main(command) == 0
+    finally:
+        (pool.parent / "simulation.json").unlink()
+    record = json.loads((tmp_path / "run" / "pretrained.json").read_text())
+    assert record["license"] == "CC0-1.0" and record["transforms"]["paint"] == 0.25
+    data = record["training_data"]
+    assert data["simulated"] is True and data["description"] == "noise"
+    assert data["command"].startswith("tomoseg")

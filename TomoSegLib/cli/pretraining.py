@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, get_args
@@ -69,6 +71,21 @@ def pretrain_sar(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the cubes, for several runs to share."),
     ] = None,
+    nonlinear: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability of a change of intensities.")
+    ] = 0.9,
+    shuffle: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability of shuffling voxels locally.")
+    ] = 0.5,
+    paint: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability of painting noise over a part.")
+    ] = 0.9,
+    inner: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of it that paints boxes, not all but some windows."
+        ),
+    ] = 0.2,
     optimizer: Annotated[
         str, typer.Option(help="Of U-Net and heads: sgd, the paper's, or adam for short runs.")
     ] = "sgd",
@@ -103,6 +120,11 @@ def pretrain_sar(
     device: option.Device = "auto",
     threads: option.Threads = None,
     seed: option.Seed = 0,
+    description: Annotated[str, typer.Option(help="Of the volumes, for the record.")] = "",
+    license: Annotated[str, typer.Option(help="Licence of the weights.")] = "unspecified",
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="The volumes are simulated; the record says so.")
+    ] = False,
     overwrite: option.StartAgain = False,
 ) -> int:
     """Pre-train a 3D U-Net on unlabelled volumes: scale-aware restoration and its baselines.
@@ -114,6 +136,7 @@ def pretrain_sar(
     from TomoSegLib.pretraining.cubes import CubeOptions
     from TomoSegLib.pretraining.options import OptimizerName, PretrainingOptions
     from TomoSegLib.pretraining.run import Pretraining, pretrain
+    from TomoSegLib.pretraining.transforms import GenesisTransforms
     from TomoSegLib.training.precision import Precision
 
     for name, value, kind in (
@@ -175,6 +198,11 @@ def pretrain_sar(
         chosen,
         threads,
         overwrite,
+        GenesisTransforms(nonlinear=nonlinear, shuffle=shuffle, paint=paint, inner=inner),
+        description,
+        license,
+        simulated,
+        shlex.join(["tomoseg", *sys.argv[1:]]),
     )
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
         finished = pretrain(what, tell, stop.is_set)

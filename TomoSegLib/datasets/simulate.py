@@ -20,6 +20,8 @@ from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
 
+RECORD = "simulation.json"
+
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # Far apart, so that a larger set begins with the volumes of a smaller one.
 _SEED_STRIDE = 1_000_000
@@ -100,6 +102,15 @@ def simulate_dataset(
     return path
 
 
+def is_simulated(manifest: Path) -> bool:
+    """Whether the record that simulations write lies beside a manifest."""
+    try:
+        record = json.loads((manifest.parent / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and bool(record.get("simulated"))
+
+
 def _same_head(what: Simulation, split: Split, other: Split) -> bool:
     name, other_name = what.anatomies[split], what.anatomies[other]
     file, other_file = (what.files.get(n) for n in (name, other_name))
@@ -156,7 +167,7 @@ def _claim(what: Simulation, hashes: Mapping[str, str]) -> None:
         "recipe": asdict(what.recipe),
     }
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    path = what.output / "simulation.json"
+    path = what.output / RECORD
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     if any(what.output.iterdir()):

@@ -8,6 +8,7 @@ from typing import Literal
 from TomoSegLib.networks.unet3d import UNet3D
 from TomoSegLib.pretraining.cubes import CubeOptions
 from TomoSegLib.pretraining.tasks import PretextTask
+from TomoSegLib.pretraining.transforms import GenesisTransforms
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,16 @@ PRESETS = {
 tell, so there the scale head is off."""
 
 
-def build_task(preset: Preset, network: UNet3D, cubes: CubeOptions) -> PretextTask:
-    """The task of a preset with new heads for a network."""
+def build_task(
+    preset: Preset, network: UNet3D, cubes: CubeOptions, transforms: GenesisTransforms
+) -> PretextTask:
+    """A preset's task with new heads for a network; restoration undoes the transforms."""
     from TomoSegLib.pretraining import baselines
     from TomoSegLib.pretraining.tasks import Restoration
 
     channels = network.level_channels[-1]
     if preset.pretext == "restoration":
-        return Restoration(channels, len(cubes.scales) if preset.scale_head else 0)
+        return Restoration(channels, len(cubes.scales) if preset.scale_head else 0, transforms)
     if preset.pretext == "patch-location":
         return baselines.PatchLocation(channels, cubes.shape)
     if preset.pretext == "jigsaw":

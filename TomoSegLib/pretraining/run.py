@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.networks.unet import STRIDE
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D, is_encoder_weight
@@ -20,6 +21,7 @@ from TomoSegLib.pretraining.manifest import PoolVolume, read_pool
 from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.presets import PRESETS, Preset, build_task
 from TomoSegLib.pretraining.trainer import Pretrainer
+from TomoSegLib.pretraining.transforms import GenesisTransforms
 from TomoSegLib.pretraining.weights import save_pretrained
 from TomoSegLib.training.stepwise import train_steps
 
@@ -41,6 +43,7 @@ class Pretraining:
         task: Name of a preset.
         options: Of the optimisation; its game is ignored where the task has no adversary.
         cubes: How cubes are cut.
+        transforms: What restoration undoes.
         features: Channels of the U-Net's levels.
         modality: Of rows that name none.
         cache: Folder of the cubes, which several runs may share; in the output by default.
@@ -48,6 +51,11 @@ class Pretraining:
         device: torch device.
         threads: CPU threads, or None for torch's default.
         overwrite: Start again over a pre-training that is there.
+        description: Of the volumes, for the record.
+        license: Of the weights.
+        simulated: Whether the volumes are simulated, for the record; a simulation's own record
+            beside a manifest says so too.
+        command: How it was called, for the record.
     """
 
     manifests: tuple[Path, ...]
@@ -62,6 +70,11 @@ class Pretraining:
     device: str = "cpu"
     threads: int | None = None
     overwrite: bool = False
+    transforms: GenesisTransforms = field(default_factory=GenesisTransforms)
+    description: str = ""
+    license: str = "unspecified"
+    simulated: bool = False
+    command: str = ""
 
 
 def pretrain(
@@ -173,7 +186,7 @@ def _trainer(
 ) -> Pretrainer:
     torch.manual_seed(options.seed)
     network = UNet3D(1, 1, what.features)
-    task = build_task(preset, network, what.cubes)
+    task = build_task(preset, network, what.cubes, what.transforms)
     pools = []
     for validation in (False, True):
         chosen = [n for n, volume in enumerate(volumes) if volume.validation == validation]
@@ -200,6 +213,7 @@ def _identity(
         "features": list(what.features),
         "task": asdict(preset),
         "cubes": asdict(what.cubes),
+        "transforms": asdict(what.transforms),
         "options": options.as_dict(),
     }
 
@@ -213,12 +227,19 @@ def _record(
         "schema_version": 1,
         "task": what.task,
         "title": preset.title,
+        "license": what.license,
+        "training_data": {
+            "description": what.description,
+            "simulated": what.simulated or any(map(is_simulated, what.manifests)),
+            "command": what.command,
+        },
         "network": {
             "target": f"{UNet3D.__module__}.{UNet3D.__name__}",
             "features": list(what.features),
             "decoder": trainer.task.trains_decoder,
         },
         "cubes": asdict(what.cubes),
+        "transforms": asdict(what.transforms),
         "options": trainer.options.as_dict(),
         "volumes": {
             kind: sum(v.modality == kind and not v.validation for v in volumes)

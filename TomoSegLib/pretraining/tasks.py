@@ -25,6 +25,8 @@ from TomoSegLib.pretraining.cubes import Cube, CubePool
 from TomoSegLib.pretraining.transforms import GenesisTransforms
 from TomoSegLib.training.loader import Batch
 
+SPREAD = "restored spread"
+
 Prepared = dict[str, npt.NDArray[np.generic]]
 Preparation = Callable[[Cube, np.random.Generator], Prepared]
 
@@ -87,7 +89,8 @@ class Restoration(PretextTask):
     """Restore cubes that were transformed as in Models Genesis; tell their scale as well.
 
     The scale-aware module is global average pooling of the deepest level and two fully connected
-    layers. The output passes a sigmoid, as in Models Genesis, since cubes lie in [0, 1].
+    layers. The output passes a sigmoid, as in Models Genesis, since cubes lie in [0, 1]; its
+    spread over the batch's voxels is told too, which is zero where the sigmoid is saturated.
 
     Args:
         channels: Channels of the deepest level.
@@ -114,6 +117,7 @@ class Restoration(PretextTask):
         levels = network.encode(batch["image"])
         restored = torch.sigmoid(network.decode(levels).float())
         outcome = Outcome({"restoration": F.mse_loss(restored, batch["target"])}, levels)
+        outcome.figures[SPREAD] = restored.detach().std()
         if self.scale_head is not None:
             logits = self.scale_head(pooled(levels)).float()
             outcome.losses["scale"] = F.cross_entropy(logits, batch["scale"])

@@ -19,10 +19,12 @@ from TomoSegLib.pretraining.adversary import (
 )
 from TomoSegLib.pretraining.cubes import CubePool
 from TomoSegLib.pretraining.options import PretrainingOptions
-from TomoSegLib.pretraining.tasks import CubeDataset, Outcome, PretextTask
+from TomoSegLib.pretraining.tasks import SPREAD, CubeDataset, Outcome, PretextTask
 from TomoSegLib.training.loader import load, validation_order
 from TomoSegLib.training.precision import place
 from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
+
+_LEAST_SPREAD = 1e-4  # of restored intensities in [0, 1]
 
 
 class Pretrainer(StepwiseTrainer):
@@ -46,7 +48,7 @@ class Pretrainer(StepwiseTrainer):
     network: UNet3D
     options: PretrainingOptions
     state: LossState
-    remedy = "Lower the learning rates, or give --clip"
+    remedy = "Choose --optimizer adam --learning-rates 0.002,0.002,0.001, or lower the rates"
 
     def __init__(
         self,
@@ -172,6 +174,11 @@ class Pretrainer(StepwiseTrainer):
         state.sums, state.counted = {}, 0
         measured = self._measured() if len(self.validation_data.pool) else {}
         entry |= {f"val {k}": v for k, v in measured.items()}
+        if entry.get(f"train {SPREAD}", 1.0) < _LEAST_SPREAD:
+            raise self._diverged(
+                f"At step {state.step} the network restores the same value everywhere: its sigmoid "
+                "is saturated, and no gradient gets through it any more"
+            )
         loss = entry.get("val total", entry["train total"])
         for schedule in self.schedules.values():
             schedule.step(loss)

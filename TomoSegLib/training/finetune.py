@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint
@@ -174,7 +175,7 @@ def _save_model(plan: Plan, trainer: Finetuner, metrics: Mapping[str, Any]) -> M
         overlap=what.options.overlap,
         training_data={
             "description": f"{len(plan.used)} labelled volumes, started from {start}.",
-            "simulated": what.simulated or _is_simulated(what.manifest),
+            "simulated": what.simulated or is_simulated(what.manifest),
             "command": what.command[:4000],
             "volumes": len(plan.used),
             "seed": what.options.seed,
@@ -184,12 +185,3 @@ def _save_model(plan: Plan, trainer: Finetuner, metrics: Mapping[str, Any]) -> M
     )
     weights = {k: v.cpu() for k, v in trainer.best.items()}
     return save_model(what.output / MODEL, fields, weights, overwrite=True)
-
-
-def _is_simulated(manifest: Path) -> bool:
-    """Whether the record that simulations write lies beside the manifest."""
-    try:
-        record = json.loads((manifest.parent / "simulation.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and bool(record.get("simulated"))
