@@ -88,12 +88,12 @@ SIZES = {
         ScanRecipe(side=96, phases=3, pixel_mm=(3.0, 3.7)),
         (8, 16, 32, 64, 64, 8),
         PlaneOptions(spacing_mm=4.0, side=64),
-        PlaneTraining(steps=2000, batch_size=8, validate_every=400),
+        PlaneTraining(steps=1000, batch_size=8, validate_every=250),
         FinetuningOptions(
-            steps=300,
+            steps=200,
             batch_size=8,
             patch=(1, 64, 64),
-            validate_every=300,
+            validate_every=200,
             overlap=0.25,
             flips=(),  # left is not right in a heart
             augmentation=3.0,
