@@ -1,4 +1,4 @@
-"""``tomoseg finetune``: from a few labelled volumes or stacks to a segmenter."""
+"""``tomoseg finetune``: from a few labelled volumes or stacks to a segmenter or classifier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -21,6 +21,14 @@ from TomoSegLib.cli.values import (
 )
 from TomoSegLib.errors import TomoSegError
 
+if TYPE_CHECKING:
+    from TomoSegLib.models.folder import ModelFolder
+
+
+_PATCH = "64x64x32"
+_LOSS = "dice"
+_OVERLAP = 0.5
+
 
 def finetune(
     manifest: Annotated[
@@ -28,16 +36,23 @@ def finetune(
         typer.Option(
             "--manifest",
             metavar="CSV",
-            help="image (or image_<channel>), label, split; optional modality, group, id.",
+            help="image (or image_<channel>), label or class, split; optional modality, group, id.",
         ),
     ],
     output: option.RunFolder,
     labels: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME=VALUE,...", help="What to segment; several values: NAME=VALUE+VALUE."
         ),
-    ],
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="segmentation, or classification: the class of a whole stack, by a 2D network "
+            "that looks at its slices."
+        ),
+    ] = "segmentation",
     start: Annotated[
         str,
         typer.Option(
@@ -68,22 +83,30 @@ def finetune(
         ),
     ] = None,
     fraction: Annotated[
-        str, typer.Option(help="Share of the training cases that is used, e.g. 1/10.")
+        str,
+        typer.Option(
+            help="Share of the training cases that is used, e.g. 1/10; of each class, where there "
+            "are classes."
+        ),
     ] = "1",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 2000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches of a step.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Patches or stacks of a step.")] = 4,
     patch: Annotated[
         str,
         typer.Option(
             metavar="IxJxK",
             help="Voxels of a patch; multiples of 16, or of 32 with another encoder than unet; "
-            "2D: IxJx1, default 128x128x1.",
+            "2D: IxJx1, default 128x128x1; of a classifier the middle of slices, 224x224x1.",
         ),
-    ] = "64x64x32",
+    ] = _PATCH,
+    slices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Slices of a stack that a step of a classifier sees; default 8."),
+    ] = None,
     features: option.UNetFeatures = None,
     loss: Annotated[
         str, typer.Option(help="dice, dice-ce, or noise-tolerant: the value 255 means unknown.")
-    ] = "dice",
+    ] = _LOSS,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
     last_layer_factor: Annotated[
         float,
@@ -94,7 +117,7 @@ def finetune(
     validate_every: option.ValidateEvery = 100,
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Of sliding windows, share of their sides.")
-    ] = 0.5,
+    ] = _OVERLAP,
     flips: Annotated[
         str, typer.Option(help="Axes that patches are flipped along; '' where sides matter.")
     ] = "ijk",
@@ -137,75 +160,135 @@ def finetune(
     seed: option.Seed = 0,
     overwrite: option.StartAgain = False,
 ) -> int:
-    """Fine-tune a segmenter on labelled volumes or stacks; the model comes to OUTPUT/model.
+    """Fine-tune a segmenter or classifier with few labels; the model comes to OUTPUT/model.
 
     What was stopped or killed goes on where it was when the same command is given again. Test
-    cases are segmented at the end, and their Dice comes to OUTPUT/test.csv.
+    cases are segmented at the end, and their Dice comes to OUTPUT/test.csv; or classified, and
+    their classes come to OUTPUT/test.csv, accuracy, AUC and confusions to OUTPUT/report.md.
     """
     from TomoSegLib.jobs.devices import choose_device
-    from TomoSegLib.training.finetune import finetune as run
     from TomoSegLib.training.finetuning_start import Foreground
     from TomoSegLib.training.precision import Precision
-    from TomoSegLib.training.segmentation_manifest import parse_labels
-    from TomoSegLib.training.segmentation_plan import Finetuning
-    from TomoSegLib.training.segmentation_trainer import FinetuningOptions, Loss
 
-    one_of("loss", loss, get_args(Loss))
+    one_of("task", task, ("segmentation", "classification"))
     one_of("precision", precision, get_args(Precision))
     if foreground is not None:
         one_of("foreground", foreground, get_args(Foreground))
     if set(flips) - set("ijk"):
         raise TomoSegError("usage", f"'--flips {flips}' is not known.", "Give some of ijk, or ''.")
-    shape = numbers_of("patch", patch.lower(), "x", 3, int)
-    options = FinetuningOptions(
-        steps=steps,
-        batch_size=batch_size,
-        patch=(shape[2], shape[1], shape[0]),
-        loss=loss,  # type: ignore[arg-type]
-        learning_rate=learning_rate,
-        last_layer_factor=last_layer_factor,
-        plateau_factor=plateau_factor,
-        plateau_patience=plateau_patience,
-        validate_every=validate_every,
-        overlap=overlap,
-        flips=tuple(sorted({"kji".index(axis) for axis in flips})),
-        augmentation=augmentation,
-        precision=precision,  # type: ignore[arg-type]
-        seed=seed,
-    )
     chosen = choose_device(device)
-    what = Finetuning(
-        manifest=manifest,
-        output=output,
-        labels=parse_labels(labels),
-        dimensions=dimensions,
-        encoder=encoder,
-        start=start,
-        like=like,
-        fraction=numbers_of("fraction", fraction, ",", 1, Fraction)[0],
-        options=options,
-        modality=None if modality is None else _modality(modality),
-        spacing_mm=spacing,
-        intensity=None if intensity is None else _intensity(intensity),
-        foreground=foreground,  # type: ignore[arg-type]
-        features=None if features is None else numbers_of("features", features, ",", 6, int),
-        name=name,
-        license=license,
-        simulated=simulated,
-        command=shlex.join(["tomoseg", *sys.argv[1:]]),
-        workers=loader_processes(workers, chosen),
-        device=chosen,
-        threads=threads,
-        overwrite=overwrite,
-    )
+    what: dict[str, Any] = {
+        "manifest": manifest,
+        "output": output,
+        "encoder": encoder,
+        "start": start,
+        "like": like,
+        "fraction": numbers_of("fraction", fraction, ",", 1, Fraction)[0],
+        "modality": None if modality is None else _modality(modality),
+        "spacing_mm": spacing,
+        "intensity": None if intensity is None else _intensity(intensity),
+        "foreground": foreground,
+        "features": None if features is None else numbers_of("features", features, ",", 6, int),
+        "name": name,
+        "license": license,
+        "simulated": simulated,
+        "command": shlex.join(["tomoseg", *sys.argv[1:]]),
+        "workers": loader_processes(workers, chosen),
+        "device": chosen,
+        "threads": threads,
+        "overwrite": overwrite,
+    }
+    options: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "last_layer_factor": last_layer_factor,
+        "plateau_factor": plateau_factor,
+        "plateau_patience": plateau_patience,
+        "validate_every": validate_every,
+        "flips": tuple(sorted({"kji".index(axis) for axis in flips})),
+        "augmentation": augmentation,
+        "precision": precision,
+        "seed": seed,
+    }
+    if task == "classification":
+        others = {
+            "labels": labels is not None,
+            "dimensions 3": dimensions == 3,
+            "loss": loss != _LOSS,
+            "overlap": overlap != _OVERLAP,
+        }
+        if given := [option for option, is_given in others.items() if is_given]:
+            raise TomoSegError(
+                "usage",
+                f"--{given[0]} is for segmentation, and --task is classification.",
+                "Leave it out; classes come from the manifest's column class.",
+            )
+        if slices is not None:
+            options["slices"] = slices
+        return _classifier(what, options, None if patch == _PATCH else _voxels(patch))
+    if slices is not None:
+        raise TomoSegError("usage", "--slices is for --task classification.", "Leave it out.")
+    if labels is None:
+        raise TomoSegError(
+            "usage",
+            "--labels is missing: it says what to segment.",
+            "Example: --labels organ=1,tumour=2+3; to classify stacks give --task classification.",
+        )
+    options |= {"patch": _voxels(patch), "loss": loss, "overlap": overlap}
+    return _segmenter({**what, "dimensions": dimensions}, options, labels)
+
+
+def _segmenter(what: dict[str, Any], options: dict[str, Any], labels: str) -> int:
+    from TomoSegLib.training.finetune import finetune as run
+    from TomoSegLib.training.segmentation_manifest import parse_labels
+    from TomoSegLib.training.segmentation_plan import Finetuning
+    from TomoSegLib.training.segmentation_trainer import FinetuningOptions, Loss
+
+    one_of("loss", options["loss"], get_args(Loss))
+    asked = Finetuning(**what, labels=parse_labels(labels), options=FinetuningOptions(**options))
     with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
-        model = run(what, tell, stop.is_set)
+        model = run(asked, tell, stop.is_set)
+    return stopped(asked.output) if model is None else _told(model)
+
+
+def _classifier(
+    what: dict[str, Any], options: dict[str, Any], patch: tuple[int, int, int] | None
+) -> int:
+    from TomoSegLib.training.classification import REPORT_TEXT, finetune_classifier
+    from TomoSegLib.training.classification_plan import ClassifierTraining
+    from TomoSegLib.training.classification_trainer import ClassifierOptions
+
+    if patch is not None:
+        if patch[0] != 1:
+            raise TomoSegError(
+                "usage",
+                "A classifier looks at slices, each by itself.",
+                "Give their middle as --patch IxJx1.",
+            )
+        options["size"] = patch[1:]
+    asked = ClassifierTraining(**what, options=ClassifierOptions(**options))
+    with progress_bars() as tell, stopping() as stop, warnings_in_one_line():
+        model = finetune_classifier(asked, tell, stop.is_set)
     if model is None:
-        return stopped(output)
+        return stopped(asked.output)
+    status = _told(model)
+    if "test stacks" in model.card.metrics:
+        print(f"report in   {asked.output / REPORT_TEXT}")
+    return status
+
+
+def _told(model: ModelFolder) -> int:
     for metric, value in model.card.metrics.items():
         print(f"{metric:32s} {value}")
     print(f"model in    {model.path}")
     return 0
+
+
+def _voxels(text: str) -> tuple[int, int, int]:
+    """``IxJxK`` as ``(k, j, i)``."""
+    i, j, k = numbers_of("patch", text.lower(), "x", 3, int)
+    return k, j, i
 
 
 def _modality(text: str) -> str:

@@ -55,6 +55,7 @@ def show(name: str, as_json: bool) -> int:
         "labels": ", ".join(f"{label.value} {label.name}" for label in card.labels),
         "method": card.method if card.task == "heatmap" else "",
         "window": _window(card),
+        "slices": "" if card.stack is None else "{1} x {0} pixels".format(*card.stack.size),
         "grid": f"{card.preprocessing.spacing_mm:g} mm, "
         + (
             "each slice by itself"

@@ -50,6 +50,7 @@ from TomoSegLib.evaluation.summary import (
 from TomoSegLib.imaging.preprocessing import ModelInput
 from TomoSegLib.models.card import CamKind, Method, RefinementSettings
 from TomoSegLib.models.store import ModelFolder, find_model, model_hash
+from TomoSegLib.models.tasks import wrong_task
 
 INTENSITY = "intensity"
 METHODS: tuple[str, ...] = (INTENSITY, "cam", "averaged-cam", "tomographic-cam", "tonno")
@@ -206,11 +207,7 @@ def _segmenters(names: Sequence[str]) -> list[ModelFolder]:
     models = [find_model(name) for name in names]
     for number, model in enumerate(models):
         if model.card.task != "segmentation":
-            raise TomoSegError(
-                "model-task",
-                f"The model {model.name} is for heatmaps, not for segmentation.",
-                "Give it as --model; --segmenter compares with models of the other task.",
-            )
+            raise wrong_task(model.card, "segmentation")
         if model.name in [*METHODS, *(other.name for other in models[:number])]:
             raise TomoSegError(
                 "usage",

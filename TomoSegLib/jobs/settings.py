@@ -16,6 +16,7 @@ from TomoSegLib.models.card import (
     RefinementSettings,
 )
 from TomoSegLib.models.folder import ModelFolder
+from TomoSegLib.models.tasks import wrong_task
 
 Warn = Callable[[str, str, str], None]
 _T = TypeVar("_T")
@@ -34,10 +35,12 @@ def complete(job: RunJob, model: ModelFolder, warn: Warn) -> RunJob:
         card's order, and a model that is named, or given by its folder if it is in no store.
 
     Raises:
-        TomoSegError: ``option-heatmap-only``, ``channel-unknown``, ``channel-missing`` or
-            ``threshold-not-calibrated``.
+        TomoSegError: ``model-task``, ``option-heatmap-only``, ``channel-unknown``,
+            ``channel-missing`` or ``threshold-not-calibrated``.
     """
     card = model.card
+    if card.task == "classification":
+        raise wrong_task(card, "heatmap", "segmentation")
     settings = _heatmap_settings(job, card, warn) if card.task == "heatmap" else {}
     for name in HEATMAP_ONLY if card.task != "heatmap" else ():
         if getattr(job, name) is not None:

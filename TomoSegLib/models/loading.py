@@ -14,6 +14,7 @@ from TomoSegLib.models.building import build_network, load_network, move_network
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.folder import ModelFolder
 from TomoSegLib.models.store import find_model
+from TomoSegLib.models.tasks import wrong_task
 
 __all__ = ["EncoderWithMap", "LinearHead", "LoadedEncoder", "build_network", "load_encoder"]
 
@@ -324,11 +325,7 @@ def load_encoder(
     folder = model if isinstance(model, ModelFolder) else find_model(model)
     card = folder.card
     if card.task != "heatmap":
-        raise TomoSegError(
-            "model-task",
-            f"The model {card.name} is for {card.task}, not for heatmaps.",
-            "'tomoseg models list' shows the models that there are.",
-        )
+        raise wrong_task(card, "heatmap")
     network = load_network(folder)
     layer = None
     if card.network.format == "module":

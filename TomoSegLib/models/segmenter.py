@@ -12,6 +12,7 @@ from TomoSegLib.models.building import load_network, move_network
 from TomoSegLib.models.card import ModelCard, SlidingWindow
 from TomoSegLib.models.folder import ModelFolder
 from TomoSegLib.models.store import find_model
+from TomoSegLib.models.tasks import wrong_task
 from TomoSegLib.networks.by_slice import by_slice
 
 
@@ -136,9 +137,5 @@ def load_segmenter(
     """
     folder = model if isinstance(model, ModelFolder) else find_model(model)
     if folder.card.task != "segmentation":
-        raise TomoSegError(
-            "model-task",
-            f"The model {folder.name} is for heatmaps, not for segmentation.",
-            "'tomoseg models list' shows the models that there are.",
-        )
+        raise wrong_task(folder.card, "segmentation")
     return LoadedSegmenter(load_network(folder), folder.card).to(device)

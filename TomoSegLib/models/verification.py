@@ -37,7 +37,8 @@ def verify_model(model: ModelFolder) -> str:
         Its `model_hash`.
 
     Raises:
-        TomoSegError: What `verified_bytes`, `load_encoder` and `LoadedSegmenter.check` raise.
+        TomoSegError: What `verified_bytes`, `load_encoder`, `LoadedSegmenter.check` and
+            `LoadedClassifier.check` raise.
     """
     for name in model.card.files:
         verified_bytes(model, name)
@@ -103,6 +104,12 @@ def _try_network(model: ModelFolder) -> int:
         segmenter = load_segmenter(model)
         segmenter.check()
         network = segmenter.network
+    elif model.card.task == "classification":
+        from TomoSegLib.models.classifier import load_classifier
+
+        classifier = load_classifier(model)
+        classifier.check()
+        network = classifier.network
     else:
         from TomoSegLib.models.loading import load_encoder
 

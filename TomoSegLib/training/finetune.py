@@ -6,8 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint
+from TomoSegLib.training.finetuning_start import start_title
 from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
     PreparedLabels,
@@ -25,17 +25,10 @@ from TomoSegLib.training.segmentation_data import (
 from TomoSegLib.training.segmentation_plan import Finetuning, Plan, make_plan
 from TomoSegLib.training.segmentation_scores import mean_dice, score_cases, write_scores
 from TomoSegLib.training.segmentation_trainer import Finetuner
-from TomoSegLib.training.stepwise import train_steps
+from TomoSegLib.training.stepwise import Progress, stoppable, train_steps
 
 MODEL = "model"
 RECORD = "finetuning.json"
-
-Stage = Literal["read", "train", "test"]
-Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
-
-
-class _Stopped(Exception):
-    """It was asked to stop while nothing was left half done."""
 
 
 def finetune(
@@ -56,18 +49,7 @@ def finetune(
             `begin_with`, ``finetuning-options``, ``label-class-missing``, ``checkpoint-invalid``,
             ``checkpoint-different``, ``training-diverged``.
     """
-    stop = should_stop or (lambda: False)
-
-    def tell(stage: Stage, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if on_progress is not None:
-            on_progress(stage, done, total, figures)
-        if stage != "train" and stop():
-            raise _Stopped
-
-    try:
-        return _finetuned(what, tell, stop)
-    except _Stopped:
-        return None
+    return stoppable(lambda tell, stop: _finetuned(what, tell, stop), on_progress, should_stop)
 
 
 def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> ModelFolder | None:
@@ -159,9 +141,7 @@ def _saved(plan: Plan, trainer: Finetuner, tell: Progress) -> ModelFolder:
 
 def _save_model(plan: Plan, trainer: Finetuner, metrics: Mapping[str, Any]) -> ModelFolder:
     what = plan.what
-    start = what.start
-    if plan.pretrained is not None:
-        start = str(plan.pretrained.record.get("title") or Path(what.start).name)
+    start = start_title(what.start, plan.pretrained)
     first = re.sub("[^a-z0-9]+", "-", what.labels[0].name.lower()).strip("-")
     fields = segmenter_card(
         name=what.name or f"segmenter-{first[:40] or 'labels'}",

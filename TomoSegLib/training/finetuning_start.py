@@ -145,3 +145,10 @@ def preprocessing_of(
         foreground=what.foreground or ("none" if ct or in_plane else "nonzero"),
         in_plane=in_plane,
     )
+
+
+def start_title(start: str, pretrained: Pretrained | None) -> str:
+    """What a card calls the weights that a training began with."""
+    if pretrained is None:
+        return start
+    return str(pretrained.record.get("title") or Path(start).name)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,12 @@ CURVES_EVERY = 20
 """Steps between the points of TensorBoard's curves."""
 
 _STATISTICS_BATCHES = 8
+
+Stage = Literal["read", "train", "test"]
+Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
+"""Receives the stage, what is done of it and in all, and figures of a step."""
+
+T = TypeVar("T")
 
 
 class StepOptions(Protocol):
@@ -256,3 +262,36 @@ def train_steps(
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
     save_checkpoint(trainer, folder, identity)
     return trainer.finished
+
+
+class _Stopped(Exception):
+    """It was asked to stop while nothing was left half done."""
+
+
+def stoppable(
+    work: Callable[[Progress, Callable[[], bool]], T | None],
+    on_progress: Progress | None,
+    should_stop: Callable[[], bool] | None,
+) -> T | None:
+    """Do what tells its progress; between two cases it can be stopped.
+
+    Args:
+        work: Gets the function to tell, and the one to ask whether to stop while training.
+        on_progress: Whom to tell.
+        should_stop: Whether to stop.
+
+    Returns:
+        What ``work`` returns; None if it was stopped.
+    """
+    stop = should_stop or (lambda: False)
+
+    def tell(stage: Stage, done: int, total: int, figures: Mapping[str, float]) -> None:
+        if on_progress is not None:
+            on_progress(stage, done, total, figures)
+        if stage != "train" and stop():
+            raise _Stopped
+
+    try:
+        return work(tell, stop)
+    except _Stopped:
+        return None
