@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import TomoSegLib
+from TomoSegLib.cli.classify import classify
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.export import export
 from TomoSegLib.cli.finetuning import finetune
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(classify)
 app.command()(evaluate)
 app.command()(export)
 app.command()(finetune)
@@ -148,11 +150,12 @@ def run(
     Of a sequence (4D NIfTI, Slicer's .seq.nrrd, cine DICOM) every frame; sequences out.
     """
     from TomoSegLib.cli import commands
+    from TomoSegLib.cli.values import named_files, warnings_in_one_line
 
     document: dict[str, Any] = {
         "kind": "run",
         "input": input,
-        "channels": _channels(channel),
+        "channels": named_files("channel", channel),
         "foreground": foreground,
         "model": model,
         "method": method,
@@ -177,7 +180,6 @@ def run(
         "overwrite": overwrite,
     }
     if input is not None and not channel:
-        from TomoSegLib.cli.values import warnings_in_one_line
         from TomoSegLib.jobs.batch_cases import find_cases
 
         with warnings_in_one_line():
@@ -256,20 +258,6 @@ def _number_or_word(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def _channels(items: list[str]) -> dict[str, str]:
-    channels: dict[str, str] = {}
-    for item in items:
-        name, equals, path = item.partition("=")
-        if not (name and equals and path) or name in channels:
-            raise TomoSegError(
-                "usage",
-                f"'--channel {item}' is not NAME=FILE, or names a channel twice.",
-                "Example: --channel t1=t1.nii.gz; 'tomoseg models show' lists a model's channels.",
-            )
-        channels[name] = path
-    return channels
 
 
 def _region(text: str) -> dict[str, list[int]]:

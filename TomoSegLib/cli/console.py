@@ -27,6 +27,7 @@ STAGES = {
     "load-model": "loading the model",
     "heatmap": "heatmap",
     "segment": "segmenting",
+    "classify": "classifying",
     "mask": "mask",
     "write": "writing",
     "import": "importing",

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
@@ -69,3 +69,18 @@ def range_of(option: str, text: str) -> tuple[float, float]:
             "usage", f"'--{option} {text}' is no range.", "Give the lower value first."
         )
     return low, high
+
+
+def named_files(option: str, items: Sequence[str]) -> dict[str, str]:
+    """``NAME=FILE`` of several channels by their names."""
+    files: dict[str, str] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path) or name in files:
+            raise TomoSegError(
+                "usage",
+                f"'--{option} {item}' is not NAME=FILE, or names a channel twice.",
+                "Example: --channel t1=t1.nii.gz; 'tomoseg models show' lists a model's channels.",
+            )
+        files[name] = path
+    return files

@@ -1,9 +1,9 @@
 """Which volumes a batch is made of: a table, or a folder.
 
 * A **CSV file** has a row a case, comma-separated, UTF-8, with a header: ``path`` (or
-  ``path_<channel>`` for each channel of the model), and if wanted ``id`` and ``foreground``. Other
-  columns are ignored, so that the manifest of a training will do. Paths are relative to its
-  folder.
+  ``path_<channel>`` for each channel of the model; ``image`` likewise), and if wanted ``id`` and
+  ``foreground``. Other columns are ignored, so that the manifest of a training will do. Paths are
+  relative to its folder.
 * A **folder with volume files** in it (NIfTI, NRRD, MetaImage) has a case a file.
 * A **folder of folders with DICOM series** is a batch if every one of them holds other studies
   than the rest: then they are different examinations. The series of one study are not: they show
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
 
-_PREFIX = "path_"
+_NAMES = ("path", "image")
 _SEGMENTATIONS = (".seg.nrrd", ".seg.nhdr")
 
 Document = dict[str, object]
@@ -127,36 +127,47 @@ def _read_table(path: Path) -> Iterable[tuple[str, Document]]:
             f"The table {path} cannot be read: {error}.",
             "Give a comma-separated file in UTF-8 with a header.",
         ) from None
-    channels = [name for name in columns if name.startswith(_PREFIX)]
-    if ("path" in columns) == bool(channels) or len(set(columns)) < len(columns):
+    # A training with few labels calls the volumes so.
+    single = next((n for n in _NAMES if any(c == n or c.startswith(f"{n}_") for c in columns)), "")
+    channels = [name for name in columns if single and name.startswith(f"{single}_")]
+    if not single or (single in columns) == bool(channels) or len(set(columns)) < len(columns):
         raise TomoSegError(
             "batch-columns",
             f"The table {path} has the columns {', '.join(columns) or 'of nothing'}.",
             "It needs one column 'path', or one 'path_<channel>' for each channel of the model.",
         )
     for number, row in enumerate(rows, 2):
-        if None in row or any(not (row[name] or "").strip() for name in channels or ["path"]):
+        if None in row or any(not (row[name] or "").strip() for name in channels or [single]):
             raise TomoSegError(
                 "batch-row",
                 f"Line {number} of {path} has no path, or too many cells.",
                 "Correct this row, or leave it out.",
             )
-        yield _row(row, path.absolute().parent, channels)
+        yield _row(row, path.absolute().parent, single, channels)
 
 
-def _row(row: Mapping[str, str], folder: Path, channels: list[str]) -> tuple[str, Document]:
+def _row(
+    row: Mapping[str, str], folder: Path, single: str, channels: list[str]
+) -> tuple[str, Document]:
     def absolute(text: str) -> str:
         return os.path.normpath(folder / Path(text.strip()).expanduser())
 
     case: Document = {}
     if channels:
-        case["channels"] = {name[len(_PREFIX) :]: absolute(row[name]) for name in channels}
+        case["channels"] = {name[len(single) + 1 :]: absolute(row[name]) for name in channels}
     else:
-        case["input"] = absolute(row["path"])
+        case["input"] = absolute(row[single])
     if foreground := (row.get("foreground") or "").strip():
         case["foreground"] = absolute(foreground)
     name = (row.get("id") or "").strip()
-    return name or row[channels[0] if channels else "path"].strip(), case
+    return name or row[channels[0] if channels else single].strip(), case
+
+
+def case_name(name: str) -> str:
+    """A name of a file as an id that is a folder's name on any system."""
+    stem = re.sub(r"\.(nii\.gz|[A-Za-z]{2,4})$", "", name)
+    stem = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", stem).strip(" ._")[-100:].strip(" ._")
+    return stem or "case"
 
 
 def _named(cases: Iterable[tuple[str, Document]]) -> list[Document]:
@@ -164,12 +175,11 @@ def _named(cases: Iterable[tuple[str, Document]]) -> list[Document]:
     named: list[Document] = []
     taken: set[str] = set()
     for name, case in cases:
-        stem = re.sub(r"\.(nii\.gz|[A-Za-z]{2,4})$", "", name)
-        stem = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", stem).strip(" ._")[-100:].strip(" ._")
-        identifier, count = stem or "case", 1
+        stem = case_name(name)
+        identifier, count = stem, 1
         while identifier.casefold() in taken:
             count += 1
-            identifier = f"{stem or 'case'}-{count}"
+            identifier = f"{stem}-{count}"
         taken.add(identifier.casefold())
         named.append({"id": identifier, **case})
     if not named:

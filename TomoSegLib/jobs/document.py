@@ -25,6 +25,7 @@ from TomoSegLib.jobs.document_runs import (
     HEATMAP_ONLY,
     BatchCase,
     BatchJob,
+    ClassifyJob,
     Expected,
     RunJob,
     RunSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "AnyJob",
     "BatchCase",
     "BatchJob",
+    "ClassifyJob",
     "EstimateJob",
     "Expected",
     "ImportModelJob",
@@ -65,6 +67,7 @@ SCHEMA_VERSION = 1
 AnyJob = Union[
     RunJob,
     BatchJob,
+    ClassifyJob,
     ProbeJob,
     ImportModelJob,
     VerifyModelJob,
@@ -78,6 +81,7 @@ _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 _KINDS = (
     "run",
     "batch",
+    "classify",
     "probe",
     "import-model",
     "verify-model",
@@ -209,7 +213,7 @@ def _with_absolute_paths(job: AnyJob, folder: Path) -> AnyJob:
         changes["directions"] = absolute(job.directions)
     if isinstance(job, RunJob):
         changes["channels"] = {name: absolute(path) for name, path in job.channels.items()}
-    if isinstance(job, BatchJob):
+    if isinstance(job, (BatchJob, ClassifyJob)):
         changes["cases"] = tuple(
             case.model_copy(
                 update={

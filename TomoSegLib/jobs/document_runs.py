@@ -217,6 +217,51 @@ class BatchJob(RunSettings):
         )
 
 
+class ClassifyJob(JobModel):
+    """The class of stacks by a model of the task classification; see `TomoSegLib.jobs.classify`.
+
+    Attributes:
+        model: Name of a known model, or a model's folder.
+        cases: The stacks or sequences, in this order. What is wrong with one of several is
+            recorded and does not stop the rest.
+        frames: As in `RunSettings`.
+        device: Likewise.
+        threads: Likewise.
+        output: Folder of the results; made if it does not exist.
+        overwrite: Replace results that are already there; other files are never touched.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("cases", "result.json", "classes.csv")
+
+    kind: Literal["classify"] = "classify"
+    schema_version: Literal[1] = 1
+    model: FilePath
+    cases: Annotated[tuple[BatchCase, ...], Field(min_length=1, max_length=100_000)]
+    frames: Annotated[str, Field(pattern=f"^({_FRAMES.pattern})$")] | None = None
+    device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    output: FilePath
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _different_folders(self) -> ClassifyJob:
+        if len({case.id.casefold() for case in self.cases}) < len(self.cases):
+            raise ValueError("two cases have the same id")
+        return self
+
+    def run_job(self, case: BatchCase, channels: dict[str, str]) -> RunJob:
+        """The settings for one case as those of a run."""
+        return RunJob(
+            model=self.model,
+            channels=channels,
+            foreground=case.foreground,
+            frames=self.frames,
+            device=self.device,
+            threads=self.threads,
+            output=self.output,
+        )
+
+
 HEATMAP_ONLY = (
     "method",
     "cam",

@@ -104,18 +104,27 @@ def _frames(
 def read_inputs(job: RunJob, report: Reporter) -> Inputs:
     """Find the model, fill in the job's settings from its card, and read the volumes.
 
-    Of sequences every frame is looked at once, so that what is wrong with one comes out now.
-
     Raises:
-        TomoSegError: From `find_model`, `complete`, `check_hash` and `read_volume_or_sequence`;
-            ``region-outside``, ``frames-outside``, ``frames-no-sequence``, ``sequence-channels``.
+        TomoSegError: From `find_model`, `complete`, `check_hash` and `read_volumes`.
     """
     model = find_model(job.model)
     job = complete(job, model, report.warn)
-    expected = job.expected or Expected()
-    check_hash("model", model.name, model_hash(model), expected.model)
+    check_hash("model", model.name, model_hash(model), (job.expected or Expected()).model)
     if job.directions is not None:
         parse_directions(job.directions)  # for its error, long before it is needed
+    return read_volumes(job, model, report)
+
+
+def read_volumes(job: RunJob, model: ModelFolder, report: Reporter) -> Inputs:
+    """Read the volumes of a job that names all channels.
+
+    Of sequences every frame is looked at once, so that what is wrong with one comes out now.
+
+    Raises:
+        TomoSegError: From `read_volume_or_sequence` and `check_hash`; ``region-outside``,
+            ``frames-outside``, ``frames-no-sequence``, ``sequence-channels``.
+    """
+    expected = job.expected or Expected()
     inputs = Inputs(job, model, [], None, {}, None)
     flat = model.card.preprocessing.in_plane
     sources: list[Volume | VolumeSequence] = []

@@ -44,7 +44,7 @@ from TomoSegLib.jobs.result import (
 )
 from TomoSegLib.jobs.settings import method_settings, refinement_settings
 from TomoSegLib.models.card import Label
-from TomoSegLib.models.folder import model_hash
+from TomoSegLib.models.folder import ModelFolder, model_hash
 from TomoSegLib.segmentation.inference import Prediction
 
 _MOST_PARTS = 20
@@ -215,6 +215,43 @@ def write_segmentation_sequence_result(
     _write(folder, result)
 
 
+def model_record(model: ModelFolder) -> Model:
+    """What a record says of a model."""
+    card = model.card
+    return Model(
+        name=card.name,
+        version=card.version,
+        hash=model_hash(model),
+        path=str(model.path),
+        labels=card.labels,
+        simulated=card.training_data.simulated,
+        license=card.license,
+    )
+
+
+def environment(device: str, batch_size: int) -> Environment:
+    """What a record says of this machine and of the programs on it."""
+    return Environment(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        platform=platform.platform(),
+        packages=package_versions(),
+        device=device,
+        device_name=device_title(device),
+        threads=torch.get_num_threads(),
+        batch_size=batch_size,
+    )
+
+
+def notes(warnings: Sequence[WarningEvent]) -> list[RunNote]:
+    """Warnings as a record has them."""
+    return [RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings]
+
+
+def now() -> str:
+    """The time in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def _index(inputs: Inputs) -> dict[str, Any]:
     assert inputs.sequence is not None
     index = inputs.sequence.index
@@ -237,32 +274,15 @@ def _record(
     warnings: Sequence[WarningEvent],
 ) -> dict[str, Any]:
     """The fields that every result has, but for the timings."""
-    card = inputs.model.card
     return {
         "tomoseg": TomoSegLib.__version__,
         "job": inputs.job,
         "inputs": inputs.records,
         "foreground": inputs.foreground_record,
-        "model": Model(
-            name=card.name,
-            version=card.version,
-            hash=model_hash(inputs.model),
-            path=str(inputs.model.path),
-            labels=card.labels,
-            simulated=card.training_data.simulated,
-            license=card.license,
-        ),
-        "environment": Environment(
-            python=f"{platform.python_implementation()} {platform.python_version()}",
-            platform=platform.platform(),
-            packages=package_versions(),
-            device=device,
-            device_name=device_title(device),
-            threads=torch.get_num_threads(),
-            batch_size=batch_size,
-        ),
-        "warnings": [RunNote(code=w.code, message=w.message, hint=w.hint) for w in warnings],
-        "created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": model_record(inputs.model),
+        "environment": environment(device, batch_size),
+        "warnings": notes(warnings),
+        "created_at": now(),
         "files": {
             path.relative_to(folder).as_posix(): file_hash(path)
             for path in sorted(folder.rglob("*"))

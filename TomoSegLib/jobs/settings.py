@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 from TomoSegLib.errors import TomoSegError
@@ -53,7 +53,7 @@ def complete(job: RunJob, model: ModelFolder, warn: Warn) -> RunJob:
     return job.model_copy(
         update={
             "input": None,
-            "channels": _channels(job, card),
+            "channels": channel_files(job.input, job.channels, card),
             "model": str(model.path) if model.origin == "folder" else card.name,
             "components": job.components or card.mask.components,
             "minimum_size_ml": _first(job.minimum_size_ml, card.mask.minimum_size_ml),
@@ -143,17 +143,27 @@ def check_hash(what: str, name: str, found: str, expected: str | None) -> None:
         )
 
 
-def _channels(job: RunJob, card: ModelCard) -> dict[str, str]:
+def channel_files(first: str | None, others: Mapping[str, str], card: ModelCard) -> dict[str, str]:
+    """The file of every channel by its name, in the card's order.
+
+    Args:
+        first: Of the first channel, where it is not among the others.
+        others: By the channel's name.
+        card: The model's card.
+
+    Raises:
+        TomoSegError: ``channel-twice``, ``channel-unknown``, ``channel-missing``.
+    """
     names = [channel.name for channel in card.channels]
-    given = dict(job.channels)
-    if job.input is not None:
+    given = dict(others)
+    if first is not None:
         if names[0] in given:
             raise TomoSegError(
                 "channel-twice",
                 f"The channel '{names[0]}' is given twice: as the input and by its name.",
                 "Give it once.",
             )
-        given[names[0]] = job.input
+        given[names[0]] = first
     hint = f"The channels of {card.name} are: {', '.join(names)}."
     for name in given:
         if name not in names:

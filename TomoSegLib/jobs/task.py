@@ -43,6 +43,7 @@ def main(results: str) -> int:
 def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
     from TomoSegLib.jobs.document import (
         BatchJob,
+        ClassifyJob,
         EstimateJob,
         ImportModelJob,
         InspectStudyJob,
@@ -64,6 +65,10 @@ def _carry_out(text: str, results: str, emit: EventWriter) -> ResultEvent:
         from TomoSegLib.jobs.batch import run_batch
 
         return ResultEvent(job.output, run_batch(job, reporter, emit, describe_failure))
+    if isinstance(job, ClassifyJob):
+        from TomoSegLib.jobs.classify import classify
+
+        return classify(Path(results), job, reporter, emit, describe_failure)
     if isinstance(job, EstimateJob):
         from TomoSegLib.jobs.estimate import measure_speed
 

@@ -181,10 +181,16 @@ def _read(source: str, inbox: _Inbox) -> AnyJob:
 
 
 def _make_scratch(job: AnyJob) -> Scratch | None:
-    from TomoSegLib.jobs.document import ImportModelJob, InspectStudyJob, RefineMaskJob, RunJob
+    from TomoSegLib.jobs.document import (
+        ClassifyJob,
+        ImportModelJob,
+        InspectStudyJob,
+        RefineMaskJob,
+        RunJob,
+    )
     from TomoSegLib.jobs.scratch import Scratch
 
-    if isinstance(job, RunJob):
+    if isinstance(job, (RunJob, ClassifyJob)):
         return Scratch(Path(job.output), job.outputs, job.overwrite)
     if isinstance(job, InspectStudyJob):
         return Scratch(Path(job.output), job.outputs)
