@@ -29,6 +29,7 @@ def write_card(name, **changes):
 
 WINDOW = {"spacing_mm": 1.0, "intensity": {"method": "window", "lower": -100, "upper": 200}}
 write_card("for-ct", modality="CT", preprocessing=WINDOW)
+write_card("classes", task="classification")
 write_card("two", channels=[{"name": "t1", "description": "T1 image"}, {"name": "flair"}])
 
 from tomoseg_host.application import host as application  # noqa: E402
@@ -160,6 +161,21 @@ def test_each_channel_of_a_model_has_a_selector_and_all_are_needed(bench):
     until_fit(bench, "does not lie where A lies")
     bench.chooseModel("tiny-blob")
     assert not bench.ui.channelsWidget.isVisible()
+
+
+def test_a_model_for_classification_cannot_be_run_and_says_which_command_can(bench):
+    bench.ui.inputSelector.setCurrentNode(addBlobVolume())
+    bench.widget.panel.models.chooseModel("classes")
+    bench.until(lambda: bench.parameters.model == "classes", "it is chosen")
+    assert not bench.ui.runButton.enabled
+    assert "tomoseg classify" in bench.ui.runButton.toolTip
+    assert "classification" in bench.ui.cardBrowser.toPlainText()
+    texts = [
+        bench.ui.modelListWidget.item(row).text() for row in range(bench.ui.modelListWidget.count)
+    ]
+    assert any(text.startswith("classes (") and "classification" in text for text in texts)
+    bench.widget.panel.models.chooseModel("tiny-blob")
+    bench.until(lambda: bench.ui.runButton.enabled, "another can be run")
 
 
 def test_what_does_not_fit_the_card_is_explained(bench):

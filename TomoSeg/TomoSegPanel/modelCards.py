@@ -182,8 +182,9 @@ class Card:
     def _makeHtml(self) -> str:
         card, data = self._card, self._card["training_data"]
         learnt = _("SIMULATED data") if self.simulated else _("real data")
+        tasks = {"segmentation": _("segmentation"), "classification": _("classification")}
         rows = [
-            (_("Task"), _("segmentation") if self.task == "segmentation" else _("heatmap")),
+            (_("Task"), tasks.get(self.task, _("heatmap"))),
             (_("Modality"), ", ".join(filter(None, [self.modality, card.get("anatomy", "")]))),
             (_("Volumes it needs"), ", ".join(map(self._channelText, self.channels))),
             (_("Finds"), ", ".join(str(label.get("name", "")) for label in self.labels)),

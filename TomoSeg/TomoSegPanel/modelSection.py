@@ -291,6 +291,8 @@ def _cardItem(card: Card) -> Any:
         marks.append(_("simulated data"))
     if card.task == "segmentation":
         marks.append(_("segmentation"))
+    elif card.task == "classification":
+        marks.append(_("classification"))
     item = qt.QListWidgetItem(f"{card.title} ({', '.join(marks)})")
     item.setData(qt.Qt.UserRole, card.name)
     kind = _("It came with TomoSeg.") if card.shipped else _("You have imported it.")

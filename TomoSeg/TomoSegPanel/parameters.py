@@ -181,6 +181,11 @@ def isValid(parameters: TomoSegParameterNode, card: Card | None) -> tuple[bool, 
         return False, _("Choose the volume to look at.")
     if card is None:
         return False, _("Choose a model.")
+    if card.task == "classification":
+        return False, _(
+            "The model {name} is for classification: it makes no heatmap and no mask. Use it with "
+            "'tomoseg classify', or choose another."
+        ).format(name=card.name)
     nodes = channelNodes(parameters, card)
     for channel, node in nodes.items():
         if node is None:
