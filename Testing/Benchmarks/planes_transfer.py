@@ -2,7 +2,8 @@
 
     python Testing/Benchmarks/planes_transfer.py --hearts DIR --output DIR \\
         [--ct cxr.nii.gz --labels mask.nii.gz] [--size small|paper] [--seeds 0 1 2] \\
-        [--starts scratch multitask ...] [--studies 1 2 5 10 50] [--real STUDY] [--device cuda]
+        [--starts scratch multitask ...] [--studies 1 2 5 10 50] [--real STUDY] [--device cuda] \\
+        [--task segmentation|classification]
 
 Hearts are simulated first where DIR holds none. The last ones are for test, the first ones have
 labels (end diastole and end systole of the short-axis stack), and all but the test hearts are
@@ -14,7 +15,12 @@ already is not done again, so a run that was stopped goes on.
 With ``--real`` the commands 'tomoseg planes predict' and 'tomoseg run' are applied to a folder of
 NIfTI files, with the first seed's multitask networks; files named sax* are segmented.
 
-Results: report.md, runs.csv, pretext.csv, figure.png in the output folder.
+With ``--task classification`` the end-diastolic stacks are classified by the thickness of the wall
+(see planes_classes.py), and the numbers of studies are of each of the two classes. Pre-trainings
+are shared between the tasks.
+
+Results: report.md, runs.csv, pretext.csv, figure.png in the output folder; of the classification
+report-classes.md and so on.
 """
 
 from __future__ import annotations
@@ -32,7 +38,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transfer_report import draw, read_csv, seed_means, spread, teller, write_csv
+from planes_classes import ClassBench, class_rows
+from planes_report import CLASS_TABLES, SEGMENTATION_TABLES, pretext_table, write_report
+from transfer_report import read_csv, teller
 
 from TomoSegLib.cli import main as tomoseg
 from TomoSegLib.datasets.hearts import MANIFEST, HeartSimulation, simulate_hearts
@@ -59,7 +67,7 @@ TASKS = {
     "location": ("location",),
     "multitask": ("orientation", "location"),
 }
-TITLES = {name: name for name in (SCRATCH, IMAGENET, *TASKS)}
+STARTS = [SCRATCH, IMAGENET, *TASKS]
 LABELS = "LV=1,MYO=2,RV=3"
 SYSTOLE = 0.36  # of the cycle, see `tomoseg simulate hearts`
 _SAME_MM = 0.01
@@ -222,17 +230,35 @@ class Bench:
             finetune(what, teller(f"fine-tune {name}"))
         return folder
 
+    def classified(self, start: str, seed: int, studies: int) -> Path:
+        """Folder of a fine-tuning for classification on a number of studies of each class."""
+        name, size = f"{start}-{studies}-{seed}", self.size
+        bench = ClassBench(
+            self.folder,
+            size.labelled,
+            size.finetuning,
+            size.planes.spacing_mm,
+            self.workers,
+            self.device,
+        )
+        features = None if start == IMAGENET else size.features
+        begin, tell = self.pretrained(start, seed), teller(f"classify {name}")
+        return bench.finetuned(name, begin, seed, studies, features, tell)
+
 
 def main() -> int:
     """Run the bench."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--hearts", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--task", choices=["segmentation", "classification"], default="segmentation"
+    )
     parser.add_argument("--ct", type=Path, help="of 'tomoseg simulate hearts'")
     parser.add_argument("--labels", type=Path, help="likewise")
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--starts", nargs="+", choices=list(TITLES), default=list(TITLES))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--studies", type=int, nargs="+", default=[1, 2, 5, 10, 50])
     parser.add_argument("--real", type=Path, help="folder of a study as NIfTI files")
     parser.add_argument("--pretraining-steps", type=int)
@@ -247,6 +273,9 @@ def main() -> int:
     bench = Bench(options)
     if not all(1 <= count <= bench.size.labelled for count in options.studies):
         parser.error(f"--studies lie between 1 and {bench.size.labelled}")
+    classes = options.task == "classification"
+    if classes and options.real:
+        parser.error("--real is for segmentation")
     warnings.simplefilter("ignore", TomoSegWarning)  # hundreds of the same
     bench.simulate(options.ct, options.labels, max(1, options.workers))
     bench.prepare()
@@ -254,24 +283,28 @@ def main() -> int:
     for seed in options.seeds:
         for count in options.studies:
             for start in options.starts:
-                folder = bench.finetuned(start, seed, count)
-                rows += [
-                    {"task": start, "seed": seed, "studies": count, **row}
-                    for row in read_csv(folder / "test.csv")
-                ]
-            report(bench, options, rows)  # what there is so far
+                if classes:
+                    found = class_rows(bench.classified(start, seed, count))
+                else:
+                    found = read_csv(bench.finetuned(start, seed, count) / "test.csv")
+                rows += [{"task": start, "seed": seed, "studies": count, **row} for row in found]
+            told(bench, options, rows)
     if options.real:
         real(bench, options)
     return 0
 
 
-def report(bench: Bench, options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the tables, the figure and the report."""
-    size = bench.size
-    write_csv(bench.folder / "runs.csv", rows)
-    counts = sorted({row["studies"] for row in rows})
-    starts = list(dict.fromkeys(row["task"] for row in rows))
-    lines = [
+def told(bench: Bench, options: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the tables, the figure and the report of what there is so far."""
+    size, classes = bench.size, options.task == "classification"
+    if classes:
+        measured = (
+            "balanced accuracy and AUC of the test hearts' end-diastolic stacks, in percent; "
+            "studies are of each class, at most all"
+        )
+    else:
+        measured = "mean Dice of the test stacks (end diastole and end systole), percent"
+    heading = [
         "# Transfer of a pre-training on planes, simulated hearts",
         "",
         "Command: `" + " ".join(["python", *sys.argv]) + "`",
@@ -279,109 +312,13 @@ def report(bench: Bench, options: argparse.Namespace, rows: Sequence[Mapping[str
         f"Size {options.size} on {device_title(bench.device)}: {size.hearts} simulated hearts, "
         f"{size.tests} of them for test; pre-training {size.pretraining.steps} steps on the "
         f"others, fine-tuning {size.finetuning.steps} steps. Mean and standard deviation over "
-        "seeds of the mean Dice of the test stacks (end diastole and end systole), percent.",
+        f"seeds of the {measured}.",
     ]
-    groups = ["all", *dict.fromkeys(row["label"] for row in rows)]
-    for label in groups:
-        lines += [
-            "",
-            f"## {'Mean of the labels' if label == 'all' else label}",
-            "",
-            f"| start | {' | '.join(f'{n} labelled' for n in counts)} | seeds |",
-            f"|---|{'---|' * len(counts)}---|",
-        ]
-        for start in starts:
-            mine = [r for r in rows if r["task"] == start and label in ("all", r["label"])]
-            cells = [spread([r for r in mine if r["studies"] == n]) for n in counts]
-            seeds = len({r["seed"] for r in mine})
-            lines.append(f"| {TITLES[start]} | {' | '.join(cells)} | {seeds} |")
-    lines += _gains(rows, starts, counts)
-    lines += _pretext(bench, options)
-    (bench.folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(
-        bench.folder / "figure.png",
-        rows,
-        TITLES,
-        panel=lambda row: row["label"],
-        place=lambda row: row["studies"],
-        along="labelled studies",
-    )
-
-
-def _gains(
-    rows: Sequence[Mapping[str, Any]], starts: Sequence[str], counts: Sequence[int]
-) -> list[str]:
-    """Over scratch, seed by seed: pairs have their labelled studies in common."""
-    lines = [
-        "",
-        "## Gain over scratch",
-        "",
-        "Points of mean Dice; least and greatest of the seeds in brackets.",
-        "",
-        f"| start | {' | '.join(f'{n} labelled' for n in counts)} |",
-        f"|---|{'---|' * len(counts)}",
-    ]
-    for start in starts:
-        cells = []
-        for count in counts:
-            part = [r for r in rows if r["studies"] == count]
-            both = [{r["seed"] for r in part if r["task"] == s} for s in (start, SCRATCH)]
-            part = [r for r in part if r["seed"] in both[0] & both[1]]
-            own, other = (seed_means([r for r in part if r["task"] == s]) for s in (start, SCRATCH))
-            gains = [a - b for a, b in zip(own, other, strict=True)]
-            cells.append(
-                f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" if gains else "-"
-            )
-        if start != SCRATCH:
-            lines.append(f"| {TITLES[start]} | {' | '.join(cells)} |")
-    return lines if SCRATCH in starts and len(starts) > 1 else []
-
-
-def _pretext(bench: Bench, options: argparse.Namespace) -> list[str]:
-    """How well the pretext tasks were learned, on the hearts held out of the pre-training."""
-    rows = []
-    for start in options.starts:
-        for seed in options.seeds:
-            path = bench.folder / "pretrained" / f"{start}-{seed}" / "report.json"
-            if not path.exists():
-                continue
-            found = json.loads(path.read_text(encoding="utf-8"))
-            row: dict[str, Any] = dict.fromkeys(
-                ("degrees", "guess_degrees", "mm", "guess_mm", "location", "guess_location"), ""
-            )
-            if "lines" in found:
-                every = found["lines"]["all"]
-                for unit in ("degrees", "mm"):
-                    row[unit] = every[unit]["mean"]
-                    row[f"guess_{unit}"] = every.get(f"guess_{unit}", {}).get("mean", "")
-            if "location" in found:
-                row["location"] = found["location"]["error"]["mean"]
-                row["guess_location"] = found["location"].get("error_of_guess", {}).get("mean", "")
-            rows.append({"task": start, "seed": seed, **row})
-    if not any(row["degrees"] != "" or row["location"] != "" for row in rows):
-        return []
-    write_csv(bench.folder / "pretext.csv", rows)
-    lines = [
-        "",
-        "## Pretext tasks",
-        "",
-        "Errors on the hearts held out of the pre-training, and of a guess that looks at no image.",
-        "",
-        "| task | seed | lines, degrees (guess) | lines, mm (guess) | location (guess) |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [
-            "" if row[name] == "" else f"{row[name]:.3g} ({_number(row[f'guess_{name}'])})"
-            for name in ("degrees", "mm", "location")
-        ]
-        if any(cells):
-            lines.append(f"| {row['task']} | {row['seed']} | {' | '.join(cells)} |")
-    return lines
-
-
-def _number(value: Any) -> str:
-    return "-" if value == "" else f"{value:.3g}"
+    pretext = pretext_table(bench.folder, options.starts, options.seeds)
+    if classes:
+        write_report(bench.folder, rows, heading, pretext, CLASS_TABLES)
+    else:
+        write_report(bench.folder, rows, heading, pretext, SEGMENTATION_TABLES)
 
 
 def real(bench: Bench, options: argparse.Namespace) -> None:
