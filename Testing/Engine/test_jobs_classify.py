@@ -180,6 +180,13 @@ def test_what_is_wrong_with_the_only_stack_is_an_error_and_leaves_nothing(model,
     assert "error [usage]" in capsys.readouterr().err
 
 
+def test_what_needs_a_mask_refuses_a_classification(data, model, tmp_path, capsys):
+    assert classify(data / "dilated-4.nii.gz", model, tmp_path / "out") == 0
+    assert main(["export", str(tmp_path / "out"), "--csv"]) == 2
+    error = capsys.readouterr().err
+    assert "error [result-invalid]" in error and "another task: classification" in error
+
+
 def test_results_that_are_there_are_replaced_only_if_asked(data, model, tmp_path, capsys):
     path = data / "dilated-4.nii.gz"
     assert classify(path, model, tmp_path / "out") == 0

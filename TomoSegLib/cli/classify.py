@@ -93,7 +93,8 @@ def _cases(first: str | None, channels: dict[str, str]) -> list[dict[str, Any]]:
             "No stack is named.",
             "Give a file, a folder, or a table: 'tomoseg classify --help'.",
         )
-    name = case_name(Path(first or next(iter(channels.values()))).name)
+    path = Path((first or next(iter(channels.values()))).split("::")[0])  # of a DICOM series
+    name = case_name(path.name)
     return [{"id": name, "input": first, "channels": channels}]
 
 

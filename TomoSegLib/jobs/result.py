@@ -302,7 +302,13 @@ def read_result(path: Path) -> AnyResult:
     try:
         return _ADAPTER.validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "union_tag_invalid":
+            raise TomoSegError(
+                "result-invalid",
+                f"{path} is the result of another task: {str(first['ctx']['tag'])[:40]}.",
+                hint,
+            ) from None
         where = ".".join(str(part) for part in first["loc"])
         raise TomoSegError(
             "result-invalid",
