@@ -50,6 +50,30 @@ def test_the_cards_threshold_is_absolute_or_a_fraction_of_the_peak_in_the_foregr
     assert heatmap_to_mask(heatmap, foreground, threshold, MaskSettings(), GRID)[1] == 2.5
 
 
+def test_the_cards_threshold_may_be_a_fraction_of_the_mean_of_the_hottest_five_millilitres() -> (
+    None
+):
+    generator = np.random.default_rng(0)
+    heatmap = generator.uniform(0, 1, GRID.shape).astype(np.float32)
+    heatmap[2:12, 2:12, 2:7] = 2  # 500 voxels: 5 mL
+    foreground = np.ones(GRID.shape, dtype=bool)
+    threshold = Threshold(kind="plateau", value=0.5)
+    assert heatmap_to_mask(heatmap, foreground, threshold, MaskSettings(), GRID)[1] == 1.0
+    heatmap[12, 12, 12] = 102  # one hot voxel of 500 moves it by a tenth, not fiftyfold
+    level = heatmap_to_mask(heatmap, foreground, threshold, MaskSettings(), GRID)[1]
+    assert level == pytest.approx(1.1)
+
+
+def test_less_than_the_plateau_s_volume_is_averaged_as_a_whole() -> None:
+    grid = Geometry.from_parts((4, 4, 4), (1.0, 1.0, 1.0))
+    heatmap = np.arange(64, dtype=np.float32).reshape(grid.shape)
+    threshold = Threshold(kind="plateau", value=1.0)
+    mask, level = heatmap_to_mask(
+        heatmap, np.ones(grid.shape, bool), threshold, MaskSettings(), grid
+    )
+    assert level == 31.5 and mask.sum() == 32
+
+
 def test_a_heatmap_that_is_nowhere_positive_has_no_fraction_of_its_peak() -> None:
     heatmap = np.full(GRID.shape, -1, dtype=np.float32)
     heatmap[5, 5, 5] = -0.5

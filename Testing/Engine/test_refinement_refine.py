@@ -76,6 +76,25 @@ def test_where_the_image_shows_nothing_the_mask_stays_near_the_heatmaps(method):
     assert dice(mask, heatmap > 0.55) > 0.5
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_vessel_that_leads_out_of_a_lesion_is_followed_no_further_than_the_reach(method):
+    geometry, image, heatmap, agreement, lesion = scene()
+    k, j = (n // 2 for n in geometry.shape[:2])
+    vessel = np.zeros_like(lesion)
+    vessel[k, j - 1 : j + 2, :] = True  # through the lesion, and as bright
+    image[vessel] = 3.0
+    heatmap = np.maximum(heatmap, 0.3 * vessel).astype(np.float32)
+    distance = ndimage.distance_transform_edt(heatmap < 0.55, sampling=geometry.spacing[::-1])
+    reached = {}
+    for reach in (4.0, 100.0):
+        mask = refine(
+            image, heatmap, agreement, geometry, settings(method, reach_mm=reach), threshold=0.55
+        )
+        assert dice(mask & ~vessel, lesion & ~vessel) > 0.8
+        reached[reach] = float(distance[mask].max())
+    assert reached[4.0] <= 4.0 < 8.0 < reached[100.0]
+
+
 def test_neighbours_have_a_say_in_noise():
     geometry, image, heatmap, agreement, lesion = scene(noise=1.5)
     kinds = [settings(m, smoothing_mm=0.0) for m in ("threshold", "random-walker")]

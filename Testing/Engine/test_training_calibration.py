@@ -10,6 +10,7 @@ import torch
 
 from TomoSegLib.datasets.manifest import SINGLE, Case
 from TomoSegLib.evaluation.prepared import PreparedCase, prepare_case
+from TomoSegLib.heatmaps.mask import find_threshold, plateau
 from TomoSegLib.heatmaps.pipeline import compute_heatmap
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
@@ -19,6 +20,7 @@ from TomoSegLib.training import calibration
 from TomoSegLib.training.calibration import CUTOFFS, ORDERS, calibrate, choose_threshold
 
 DIRECTIONS = "fibonacci:24"
+VOXEL_ML = 0.05
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,7 +91,7 @@ def test_the_dice_is_that_of_a_mask_made_with_the_chosen_settings(
         heatmap = compute_heatmap(
             case.model_input, encoder, encoder.card, "tonno", chosen.settings, target=grid
         ).heatmap
-        level = threshold.value * (heatmap[inside].max() if threshold.kind == "peak" else 1)
+        level = find_threshold(heatmap, inside, threshold, grid.voxel_volume_ml)
         mask, reference = (heatmap > level) & inside, case.reference_on_model_grid()
         dice.append(2 * (mask & reference).sum() / (mask.sum() + (reference & inside).sum()))
     assert np.mean(dice) == pytest.approx(chosen.dice, abs=0.01)
@@ -144,7 +146,7 @@ def heatmaps(scales: list[float], noise: float = 0.3) -> list[tuple[np.ndarray, 
 
 def test_heatmaps_of_one_scale_get_an_absolute_threshold() -> None:
     cases = heatmaps([10.0] * 6)
-    threshold, score = choose_threshold(cases)
+    threshold, score = choose_threshold(cases, VOXEL_ML)
     assert threshold.kind == "absolute"
     assert 4 < threshold.value < 9
     found = np.mean([dice(values > threshold.value, reference) for values, reference in cases])
@@ -153,18 +155,18 @@ def test_heatmaps_of_one_scale_get_an_absolute_threshold() -> None:
         assert np.mean([dice(v > other, r) for v, r in cases]) <= score + 0.01
 
 
-def test_heatmaps_of_very_different_scales_get_a_threshold_relative_to_the_peak() -> None:
+def test_heatmaps_of_very_different_scales_get_a_threshold_relative_to_the_plateau() -> None:
     cases = heatmaps([1.0, 10.0, 100.0, 1000.0], noise=0.1)
-    threshold, score = choose_threshold(cases)
-    assert threshold.kind == "peak"
+    threshold, score = choose_threshold(cases, VOXEL_ML)
+    assert threshold.kind == "plateau"
     assert 0 < threshold.value < 1
-    found = [dice(v > threshold.value * v.max(), r) for v, r in cases]
+    found = [dice(v > threshold.value * plateau(v, VOXEL_ML), r) for v, r in cases]
     assert score == pytest.approx(np.mean(found), abs=5e-3)
     assert score > 0.95
 
 
 def test_a_heatmap_without_anything_above_zero_is_no_error() -> None:
     values = np.full(50, -1.0, dtype=np.float32)
-    threshold, score = choose_threshold([(values, np.arange(50) < 5)])
+    threshold, score = choose_threshold([(values, np.arange(50) < 5)], VOXEL_ML)
     assert np.isfinite(threshold.value)
     assert 0 <= score <= 1

@@ -11,7 +11,7 @@ from skimage.filters import threshold_otsu
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.volume import Geometry
-from TomoSegLib.models.card import MaskSettings, Threshold
+from TomoSegLib.models.card import PLATEAU_ML, MaskSettings, Threshold
 
 BoolArray = npt.NDArray[np.bool_]
 Heatmap = npt.NDArray[np.float32]
@@ -60,20 +60,33 @@ def heatmap_to_mask(
             "The heatmap holds values that are not finite numbers.",
             "Check the model and the scan: a mask cannot be made from this heatmap.",
         )
-    level = find_threshold(heatmap, foreground, threshold, calibrated)
+    level = find_threshold(heatmap, foreground, threshold, geometry.voxel_volume_ml, calibrated)
     mask = np.greater(heatmap, level)
     mask &= foreground
     keep_components(mask, heatmap, settings, geometry.voxel_volume_ml)
     return mask.view(np.uint8), level
 
 
+def plateau(values: Heatmap, voxel_ml: float) -> float:
+    """Mean of the hottest `PLATEAU_ML`, or of everything where there is less.
+
+    Args:
+        values: ``(N,)``, at least one; not changed.
+        voxel_ml: Size of a voxel.
+    """
+    count = min(max(1, round(PLATEAU_ML / voxel_ml)), values.size)
+    hottest = np.partition(values, values.size - count)[values.size - count :]
+    return float(hottest.mean(dtype=np.float64))
+
+
 def find_threshold(
     heatmap: Heatmap,
     foreground: BoolArray,
     threshold: str | float | Threshold,
+    voxel_ml: float,
     calibrated: Threshold | None = None,
 ) -> float:
-    """The threshold of `heatmap_to_mask` in the heatmap's units."""
+    """The threshold of `heatmap_to_mask` in the heatmap's units; ``voxel_ml`` is a voxel's size."""
     if threshold == "card":
         if calibrated is None:
             raise TomoSegError(
@@ -85,11 +98,12 @@ def find_threshold(
     if isinstance(threshold, Threshold):
         if threshold.kind == "absolute":
             return threshold.value
-        peak = float(heatmap.max(where=foreground, initial=-np.inf))
-        if not math.isfinite(peak):
+        values = heatmap[foreground]
+        if values.size == 0:
             raise _empty_foreground()
+        top = float(values.max()) if threshold.kind == "peak" else plateau(values, voxel_ml)
         # A heatmap that is nowhere positive has no peak to take a fraction of: nothing is found.
-        return threshold.value * peak if peak > 0 else 0.0
+        return threshold.value * top if top > 0 else max(float(values.max()), 0.0)
     if isinstance(threshold, str) and (threshold == "otsu" or threshold.startswith("percentile:")):
         values = heatmap[foreground]
         if values.size == 0:

@@ -49,6 +49,9 @@ __all__ = [
 Method = Literal["tonno", "cam", "averaged-cam", "tomographic-cam"]
 CamKind = Literal["cam", "gradcam", "gradcam++", "layercam"]
 Window = Literal["hann", "cosine", "none"]
+PLATEAU_ML = 5.0
+"""Volume whose mean heat a threshold of the kind ``plateau`` is a fraction of."""
+
 Components = Literal["all", "largest", "peak"]
 RefinementMethod = Literal["threshold", "random-walker", "graph-cut"]
 
@@ -93,10 +96,11 @@ class Threshold(StrictModel):
     """A heatmap value above which a voxel belongs to the mask.
 
     ``absolute``: in the heatmap's own units; ``peak``: as a fraction of the heatmap's maximum
-    (within the foreground).
+    (within the foreground); ``plateau``: as a fraction of the mean of its hottest
+    `PLATEAU_ML`, which a single hot spot moves less.
     """
 
-    kind: Literal["absolute", "peak"] = "absolute"
+    kind: Literal["absolute", "peak", "plateau"] = "absolute"
     value: FiniteFloat
 
 
@@ -140,6 +144,8 @@ class RefinementSettings(StrictModel):
         inside: From this heat on a voxel is certainly inside where all directions agree.
         doubt: How much hotter it must be where they do not: by ``1 + doubt (1 - agreement)``.
         outside: Below this heat a voxel is certainly outside.
+        reach_mm: Further from the mask without refinement too: the heatmap is not coarser than
+            that, but the image's edges may lead far away, along vessels.
         level: Where between the median intensities of outside and inside seeds the border lies.
         heat_weight: What a doubling of the heat adds to the log odds of a voxel being inside.
         boundary_mm: How much a mm^2 of border counts against a mm^3 of evidence: the larger, the
@@ -152,6 +158,7 @@ class RefinementSettings(StrictModel):
     inside: Annotated[float, Field(gt=0, le=100)] = 1.0
     doubt: Annotated[float, Field(ge=0, le=100)] = 1.0
     outside: Annotated[float, Field(ge=0, le=1)] = 0.1
+    reach_mm: Annotated[float, Field(gt=0, le=1000)] = 15.0
     level: Annotated[float, Field(gt=0, lt=1)] = 0.4
     heat_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
     boundary_mm: Annotated[float, Field(gt=0, le=1000)] = 1.0

@@ -117,5 +117,6 @@ def _example(case: PreparedCase, encoder: LoadedEncoder, card: ModelCard) -> Exa
         found.heatmap,
         case.model_input.source_foreground,
         "otsu" if settings.threshold is None else settings.threshold,
+        case.model_input.source.voxel_volume_ml,
     )
     return Example(case, found.heatmap, found.agreement, threshold)

@@ -61,8 +61,8 @@ def find_seeds(
     A voxel is inside where ``heat >= inside * (1 + doubt * (1 - agreement))``: the less the
     directions agree, the hotter it has to be, and the more is left unsure. Where that is nowhere
     so although there is a mask, or strokes leave none, its voxels that come nearest to it are
-    inside. A voxel is outside where ``heat < outside``, or where it is not allowed. Strokes come
-    before the heatmap, and what it says against them within `STROKE_REACH_MM` becomes unsure (this
+    inside. A voxel is outside where ``heat < outside``, further than ``reach_mm`` from ``heat >= 1``,
+    or where it is not allowed. Strokes come before the heatmap, and what it says against them within `STROKE_REACH_MM` becomes unsure (this
     project's choices).
 
     Args:
@@ -79,12 +79,13 @@ def find_seeds(
     if not inside.any():
         inside = _hottest(certainty, (heat >= 1) & allowed)
     possible = (heat >= settings.outside) & allowed
+    possible &= _around(heat >= 1, geometry, settings.reach_mm)
     possible |= inside
     if extra_outside is not None:
-        inside &= ~_around(extra_outside, geometry)
+        inside &= ~_around(extra_outside, geometry, STROKE_REACH_MM)
     if extra_inside is not None:
         drawn = extra_inside & allowed
-        possible |= _around(drawn, geometry) & allowed
+        possible |= _around(drawn, geometry, STROKE_REACH_MM) & allowed
         inside |= drawn
     if extra_outside is not None:
         inside &= ~extra_outside
@@ -101,11 +102,11 @@ def _hottest(certainty: Float32Array, places: BoolArray) -> BoolArray:
     return hottest
 
 
-def _around(strokes: BoolArray, geometry: Geometry) -> BoolArray:
-    """The voxels within `STROKE_REACH_MM` of a stroke."""
-    near = np.zeros_like(strokes)
-    box = box_around(strokes, geometry, STROKE_REACH_MM)
+def _around(places: BoolArray, geometry: Geometry, reach_mm: float) -> BoolArray:
+    """The voxels within a distance of some places."""
+    near = np.zeros_like(places)
+    box = box_around(places, geometry, reach_mm)
     if box is not None:
-        distance = ndimage.distance_transform_edt(~strokes[box], sampling=geometry.spacing[::-1])
-        near[box] = distance <= STROKE_REACH_MM
+        distance = ndimage.distance_transform_edt(~places[box], sampling=geometry.spacing[::-1])
+        near[box] = distance <= reach_mm
     return near

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from TomoSegLib.evaluation.prepared import PreparedCase
+from TomoSegLib.heatmaps.mask import plateau
 from TomoSegLib.heatmaps.pipeline import compute_heatmap
 from TomoSegLib.heatmaps.tonno import filtered
 from TomoSegLib.models.card import Method, MethodSettings, ModelCard, Threshold
@@ -32,9 +33,9 @@ TOMOGRAPHIC = ((0.25, 1.0), (0.5, 0.6), (1.0, 0.6))
 LEVELS = 200
 """Number of thresholds tried between the lowest and the highest that make sense."""
 
-PEAK_GAIN = 0.02
-"""A threshold relative to the peak finds something in every volume, in healthy ones too: it is
-chosen only if it beats the best absolute one by so much Dice."""
+PLATEAU_GAIN = 0.02
+"""A threshold relative to the heatmap's own plateau finds something in every volume, in healthy ones
+too: it is chosen only if it beats the best absolute one by so much Dice."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def calibrate(
     tried: list[dict[str, Any]] = []
     best: tuple[float, MethodSettings] | None = None
     for (order, cutoff), values in found.items():
-        threshold, dice = choose_threshold(values)
+        threshold, dice = choose_threshold(values, card.preprocessing.spacing_mm**3 / 1000)
         tried.append({"filter_order": order, "cutoff": cutoff, "dice": round(dice, 4)})
         if best is None or dice > best[0]:
             update = {"filter_order": order, "cutoff": cutoff, "threshold": threshold}
@@ -97,12 +98,13 @@ def calibrate(
 
 
 def choose_threshold(
-    cases: Sequence[tuple[Float32Array, npt.NDArray[np.bool_]]],
+    cases: Sequence[tuple[Float32Array, npt.NDArray[np.bool_]]], voxel_ml: float
 ) -> tuple[Threshold, float]:
-    """The threshold with the highest mean Dice over cases, absolute or relative to the peak.
+    """The threshold with the highest mean Dice over cases, absolute or relative to the plateau.
 
     Args:
         cases: Heatmap values ``(N,)`` of each case's foreground, with the reference ``(N,)``.
+        voxel_ml: Size of a voxel.
 
     Returns:
         The threshold and the mean Dice.
@@ -112,10 +114,14 @@ def choose_threshold(
     top = float(np.percentile(peaks, 90))
     fractions = np.linspace(0.0, 1.0, LEVELS + 1)[1:-1]
     absolute = np.mean([curve.at(fractions * top) for curve in curves], axis=0)
-    relative = np.mean([curve.at(fractions * max(curve.peak, 0.0)) for curve in curves], axis=0)
-    if relative.max() > absolute.max() + PEAK_GAIN:
+    plateaus = [plateau(values, voxel_ml) for values, _ in cases]
+    plateaus = [level if level > 0 else np.inf for level in plateaus]  # nothing is found there
+    relative = np.mean(
+        [c.at(fractions * level) for c, level in zip(curves, plateaus, strict=True)], axis=0
+    )
+    if relative.max() > absolute.max() + PLATEAU_GAIN:
         value = float(fractions[relative.argmax()])
-        return Threshold(kind="peak", value=round(value, 4)), float(relative.max())
+        return Threshold(kind="plateau", value=round(value, 4)), float(relative.max())
     value = float(fractions[absolute.argmax()] * top)
     return Threshold(kind="absolute", value=float(f"{value:.4g}")), float(absolute.max())
 
