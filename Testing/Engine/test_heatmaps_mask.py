@@ -50,9 +50,7 @@ def test_the_cards_threshold_is_absolute_or_a_fraction_of_the_peak_in_the_foregr
     assert heatmap_to_mask(heatmap, foreground, threshold, MaskSettings(), GRID)[1] == 2.5
 
 
-def test_the_cards_threshold_may_be_a_fraction_of_the_mean_of_the_hottest_five_millilitres() -> (
-    None
-):
+def test_the_cards_threshold_may_be_a_fraction_of_the_hottest_five_millilitres_mean() -> None:
     generator = np.random.default_rng(0)
     heatmap = generator.uniform(0, 1, GRID.shape).astype(np.float32)
     heatmap[2:12, 2:12, 2:7] = 2  # 500 voxels: 5 mL

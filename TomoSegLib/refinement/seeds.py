@@ -61,9 +61,9 @@ def find_seeds(
     A voxel is inside where ``heat >= inside * (1 + doubt * (1 - agreement))``: the less the
     directions agree, the hotter it has to be, and the more is left unsure. Where that is nowhere
     so although there is a mask, or strokes leave none, its voxels that come nearest to it are
-    inside. A voxel is outside where ``heat < outside``, further than ``reach_mm`` from ``heat >= 1``,
-    or where it is not allowed. Strokes come before the heatmap, and what it says against them within `STROKE_REACH_MM` becomes unsure (this
-    project's choices).
+    inside. A voxel is outside where ``heat < outside``, further than ``reach_mm`` from where
+    ``heat >= 1``, or where it is not allowed. Strokes come before the heatmap, and what it says
+    against them within `STROKE_REACH_MM` becomes unsure (this project's choices).
 
     Args:
         heat: ``(k, j, i)``, in units of the mask's threshold.

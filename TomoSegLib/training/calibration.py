@@ -34,8 +34,8 @@ LEVELS = 200
 """Number of thresholds tried between the lowest and the highest that make sense."""
 
 PLATEAU_GAIN = 0.02
-"""A threshold relative to the heatmap's own plateau finds something in every volume, in healthy ones
-too: it is chosen only if it beats the best absolute one by so much Dice."""
+"""A threshold relative to the heatmap's own plateau finds something in every volume, in healthy
+ones too: it is chosen only if it beats the best absolute one by so much Dice."""
 
 
 @dataclass(frozen=True)
