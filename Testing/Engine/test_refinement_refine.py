@@ -95,6 +95,30 @@ def test_a_vessel_that_leads_out_of_a_lesion_is_followed_no_further_than_the_rea
     assert reached[4.0] <= 4.0 < 8.0 < reached[100.0]
 
 
+def test_the_inside_of_a_broken_rim_belongs_to_the_mask_if_its_gaps_are_to_be_closed():
+    geometry = Geometry.from_parts((31, 31, 31), (1.0, 1.0, 1.0))
+    distance = np.linalg.norm(np.indices(geometry.shape) - 15, axis=0)
+    ball = distance < 10
+    rim = ball & (distance >= 8)
+    rim[14:17, 14:17, 16:] = False  # a hole of 3 mm: it is no cavity
+    heatmap = rim.astype(np.float32)
+    open_, closed = (
+        refine(heatmap * 5, heatmap, heatmap, geometry, settings(closing_mm=mm), threshold=0.5)
+        for mm in (0.0, 4.0)
+    )
+    assert dice(open_, rim) > 0.95 and not open_[distance < 7].any()
+    assert dice(closed, ball) > 0.95 and closed[distance < 7].all()
+
+
+def test_closing_does_not_see_the_border_of_the_volume():
+    geometry = Geometry.from_parts((12, 12, 12), (1.0, 1.0, 1.0))
+    heatmap = np.zeros(geometry.shape, np.float32)
+    heatmap[:4] = 1.0
+    image = heatmap * 5
+    mask = refine(image, heatmap, heatmap, geometry, settings(closing_mm=5.0), threshold=0.5)
+    assert np.array_equal(mask, heatmap > 0)
+
+
 def test_neighbours_have_a_say_in_noise():
     geometry, image, heatmap, agreement, lesion = scene(noise=1.5)
     kinds = [settings(m, smoothing_mm=0.0) for m in ("threshold", "random-walker")]

@@ -151,7 +151,9 @@ class RefinementSettings(StrictModel):
         boundary_mm: How much a mm^2 of border counts against a mm^3 of evidence: the larger, the
             smoother the mask.
         smoothing_mm: Standard deviation of the Gaussian that takes noise from the image first.
-        fill_holes: Whether cavities of the mask are filled.
+        closing_mm: Gaps up to twice as wide are closed (morphological closing by a ball): the
+            rims of lesions are broken where they do not enhance.
+        fill_holes: Whether cavities of the mask are filled, then.
     """
 
     method: RefinementMethod = "random-walker"
@@ -163,6 +165,7 @@ class RefinementSettings(StrictModel):
     heat_weight: Annotated[float, Field(ge=0, le=100)] = 0.5
     boundary_mm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     smoothing_mm: Annotated[float, Field(ge=0, le=20)] = 0.7
+    closing_mm: Annotated[float, Field(ge=0, le=50)] = 0.0
     fill_holes: bool = True
 
 

@@ -28,6 +28,7 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
     "level": (0.3, 0.35, 0.4, 0.45, 0.5),
     "doubt": (0.5, 1.0, 2.0),
     "boundary_mm": (0.5, 1.0, 2.0),
+    "closing_mm": (4.0, 8.0, 12.0),
 }
 GAIN = 0.002
 """Less Dice than this is chance."""

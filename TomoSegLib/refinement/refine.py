@@ -172,9 +172,27 @@ def _refine_box(
     problem = Problem(smooth, seeds, evidence, geometry.spacing, settings.boundary_mm)
     mask = solve(problem, settings.method)
     mask = _touching(mask, seeds.inside | ((heat >= 1) & allowed))
+    if settings.closing_mm and mask.any():
+        mask = _closed(mask, geometry.spacing[::-1], settings.closing_mm) & allowed
     if settings.fill_holes:
         mask = ndimage.binary_fill_holes(mask) & allowed
     return mask
+
+
+def _closed(mask: BoolArray, spacing: npt.NDArray[np.float64], radius_mm: float) -> BoolArray:
+    """Morphological closing by a ball, which does not see the array's border.
+
+    Args:
+        mask: ``(k, j, i)``, not empty.
+        spacing: Of the axes k, j, i, mm.
+        radius_mm: Of the ball.
+    """
+    pad = [(n, n) for n in (np.ceil(radius_mm / spacing).astype(int) + 1)]
+    padded = np.pad(mask, pad)
+    dilated = ndimage.distance_transform_edt(~padded, sampling=spacing) <= radius_mm
+    closed = (ndimage.distance_transform_edt(dilated, sampling=spacing) > radius_mm) | padded
+    result: BoolArray = closed[tuple(slice(n, -n) for n, _ in pad)]
+    return result
 
 
 def _heat(heatmap: Float32Array, threshold: float, allowed: BoolArray) -> Float32Array:
