@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample, balan
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.training.loader import Batch, load, validation_order
 from TomoSegLib.training.precision import Precision, place
-from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
+from TomoSegLib.training.stepwise import LossState, StepwiseTrainer, cosine_share
 
 TASKS = ("orientation", "location")
 
@@ -116,9 +115,9 @@ class PlaneTrainer(StepwiseTrainer):
     def step(self) -> dict[str, float]:
         state = self.state
         batch = self._next_batch(self.train_data, len(self.train_data))
-        share = 0.5 + 0.5 * math.cos(math.pi * state.step / self.options.steps)
+        rate = self.options.learning_rate * cosine_share(state.step, self.options.steps)
         for group in self.optimizer.param_groups:  # of the step alone: nothing to resume
-            group["lr"] = self.options.learning_rate * share
+            group["lr"] = rate
         self.network.train()
         with self._autocast():
             losses = self._losses(batch)
