@@ -440,6 +440,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(cases, tmp
     "changes",
     [
         {"size": (40, 32)},
+        {"size": (16, 16), "slices": 1, "batch_size": 1},
         {"size": (48, 48), "encoder": "resnet10"},
         {"start": "imagenet", "encoder": "resnet18"},
         {"encoder": "vgg"},

@@ -361,6 +361,7 @@ def test_a_case_without_any_label_is_a_negative_example(tmp_path):
         ({"features": (4, 4, 8, 8, 8, 4)}, "pretrained-mismatch"),
         ({"fraction": Fraction(2)}, "finetuning-options"),
         ({"options": replace(OPTIONS, patch=(16, 16, 20))}, "finetuning-options"),
+        ({"options": replace(OPTIONS, patch=(16, 16, 16), batch_size=1)}, "finetuning-options"),
         ({"start": "/nowhere"}, "pretrained-unknown"),
     ],
 )

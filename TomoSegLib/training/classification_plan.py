@@ -220,6 +220,10 @@ def _check(what: ClassifierTraining, encoder: str) -> None:
     if not all(stride <= n <= 1024 and n % stride == 0 for n in options.size):
         problem = f"Slices of {columns} x {rows} pixels do not fit the network."
         hint = f"Choose sides that are multiples of {stride}, up to 1024: --patch 224x224x1."
+    elif options.batch_size * options.slices * (rows // stride) * (columns // stride) == 1:
+        problem = "A single slice is a single value on the network's deepest level, which batch "
+        problem += "normalisation cannot use."
+        hint = "Give --batch-size or --slices 2 or more, or a larger --patch."
     elif options.slices < 1:
         problem, hint = "A step needs a slice of each stack.", "Give --slices 1 or more."
     elif not 0 < what.fraction <= 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -237,6 +238,13 @@ def _check(what: Finetuning, encoder: str) -> None:
         raise refuse(
             f"A patch of {i} x {j} x {k} voxels is none of a 2D network.",
             f"Give one slice: --patch {i}x{j}x1.",
+        )
+    deepest = what.options.batch_size * math.prod(max(1, n // stride) for n in (k, j, i))
+    if deepest == 1:
+        raise refuse(
+            f"A batch of one patch of {i} x {j} x {k} voxels is a single value on the network's "
+            "deepest level, which batch normalisation cannot use.",
+            "Give --batch-size 2 or more, or a larger --patch.",
         )
     if not 0 < what.fraction <= 1:
         raise refuse(
