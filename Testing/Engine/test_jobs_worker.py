@@ -130,6 +130,13 @@ def last_event(process: subprocess.Popen[bytes]) -> Event:
     return decode(process.stdout.read().splitlines()[-1])
 
 
+def test_threads_of_a_worker_sleep_while_they_wait_unless_the_user_has_it_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert worker_command()[1]["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert worker_command()[1]["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_results_are_in_place_when_the_result_is_reported(tmp_path: Path) -> None:
     stage = Stage(
         tmp_path,

@@ -9,6 +9,7 @@ Nothing heavy is imported before a command needs it: ``tomoseg --help`` is insta
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     from TomoSegLib.cli.console import print_error
     from TomoSegLib.errors import TomoSegError, name_error
 
+    # As the workers do, see `worker_command`; before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):  # a path may hold what the locale cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -42,6 +42,8 @@ def worker_command(job: str = "-", python: str | None = None) -> tuple[list[str]
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
+    # Threads that wait by spinning take ten times as long where others need the cores too.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment["PYTHONUTF8"] = "1"
     environment["PYTHONSAFEPATH"] = "1"  # a random.py in the user's folder is not ours to import
     return [python or sys.executable, "-m", "TomoSegLib.jobs", job], environment
