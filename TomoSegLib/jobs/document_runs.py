@@ -78,7 +78,7 @@ class RunSettings(JobModel):
     cutoff: Annotated[float, Field(gt=0, le=1)] | None = None
     window: Window | None = None
     threshold: float | str | None = None
-    refine: RefinementMethod | Literal["none"] | None = None
+    refine: Literal["none", RefinementMethod] | None = None
     components: Components | None = None
     minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     region: Region | None = None
