@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from TomoSegLib.errors import TomoSegError, is_out_of_memory
+from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.crop import middle_of_slices
+from TomoSegLib.models.answers import checked_logits, refuse_dependent
 from TomoSegLib.models.building import load_network, move_network
 from TomoSegLib.models.card import ModelCard
 from TomoSegLib.models.folder import ModelFolder
@@ -86,27 +87,15 @@ class LoadedClassifier:
                 ``response-not-finite``.
             MemoryError, RuntimeError: Memory does not suffice (see `is_out_of_memory`).
         """
-        try:
-            output = self.network(x)
-        except Exception as error:  # anything that a foreign network may raise
-            if is_out_of_memory(error):
-                raise
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-            raise self._invalid(
-                f"it fails on stacks of {x.shape[1]} channels and "
-                f"{' x '.join(map(str, x.shape[2:]))} voxels: {reason}"
-            ) from None
-        expected = (len(x), len(self.card.labels))
-        if not isinstance(output, Tensor) or output.shape != expected:
-            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise self._invalid(f"it returns {found} where {expected} is expected")
-        if not bool(torch.isfinite(output).all()):
-            raise TomoSegError(
-                "response-not-finite",
-                f"The answer of the model {self.card.name} to the scan is not finite.",
-                "Check that the scan is of the kind that the model's card asks for.",
-            )
-        return output.float()
+        return checked_logits(
+            self.network,
+            x,
+            (len(x), len(self.card.labels)),
+            self.card,
+            self._invalid,
+            pieces="stacks",
+            seen="the scan",
+        )
 
     def check(self) -> None:
         """Whether the network takes stacks of one slice and more, and answers each by itself.
@@ -118,23 +107,14 @@ class LoadedClassifier:
         shape = (2, len(self.card.channels), _CHECKED_SLICES, *self.size)
         stacks = torch.randn(shape, generator=generator).to(self.device)
         stacks[1] *= 4  # unlike the other, which it would disturb if anything can
-        try:
+
+        def ask() -> tuple[Tensor, Tensor]:
             self.logits(stacks[:, :, :1])
-            both, alone = self.logits(stacks), self.logits(stacks[:1])
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TomoSegError(
-                "out-of-memory",
-                f"There is not enough memory for two stacks of the model {self.card.name}.",
-                "Close other programs, or use a model that sees smaller slices.",
-            ) from None
-        tolerance = 1e-3 * max(1.0, float(both.abs().max()))
-        if float((both[:1] - alone).abs().max()) > tolerance:
-            raise self._invalid(
-                "its logits depend on the other stacks or on chance; was it exported in "
-                "training mode?"
-            )
+            return self.logits(stacks), self.logits(stacks[:1])
+
+        refuse_dependent(
+            ask, self.card, self._invalid, pieces="stacks", smaller="that sees smaller slices"
+        )
 
     def _invalid(self, reason: str) -> TomoSegError:
         return TomoSegError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from TomoSegLib.errors import TomoSegError, is_out_of_memory
+from TomoSegLib.errors import TomoSegError
+from TomoSegLib.models.answers import checked_logits, refuse_dependent
 from TomoSegLib.models.building import load_network, move_network
 from TomoSegLib.models.card import ModelCard, SlidingWindow
 from TomoSegLib.models.folder import ModelFolder
@@ -61,29 +63,16 @@ class LoadedSegmenter:
                 ``response-not-finite``.
             MemoryError, RuntimeError: Memory does not suffice (see `is_out_of_memory`).
         """
-        try:
-            flat = self.card.preprocessing.in_plane
-            output = by_slice(self.network, x) if flat else self.network(x)
-        except Exception as error:  # anything that a foreign network may raise
-            if is_out_of_memory(error):
-                raise
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-            raise self._invalid(
-                f"it fails on windows of {x.shape[1]} channels and "
-                f"{' x '.join(map(str, x.shape[2:]))} voxels: {reason}"
-            ) from None
-        if not isinstance(output, Tensor):
-            raise self._invalid(f"it returns a {type(output).__name__}, not logits")
-        expected = (len(x), len(self.card.outputs), *x.shape[2:])
-        if output.shape != expected:
-            raise self._invalid(f"it returns {tuple(output.shape)} where {expected} is expected")
-        if not bool(torch.isfinite(output).all()):
-            raise TomoSegError(
-                "response-not-finite",
-                f"The answer of the model {self.card.name} to a part of the scan is not finite.",
-                "Check that the scan is of the kind that the model's card asks for.",
-            )
-        return output.float()
+        flat = self.card.preprocessing.in_plane
+        return checked_logits(
+            partial(by_slice, self.network) if flat else self.network,
+            x,
+            (len(x), len(self.card.outputs), *x.shape[2:]),
+            self.card,
+            self._invalid,
+            pieces="windows",
+            seen="a part of the scan",
+        )
 
     def check(self) -> None:
         """Whether the network takes the card's windows and answers each by itself.
@@ -95,24 +84,13 @@ class LoadedSegmenter:
         shape = (2, len(self.card.channels), *self.window.roi_size)
         windows = torch.randn(shape, generator=generator).to(self.device)
         windows[1] *= 4  # unlike the other, which it would disturb if anything can
-        try:
-            both, alone = self.logits(windows), self.logits(windows[:1])
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TomoSegError(
-                "out-of-memory",
-                f"There is not enough memory for two windows of the model {self.card.name}.",
-                "Close other programs, or use a model with smaller windows.",
-            ) from None
-        # An exported program keeps the mode it was exported in: in training mode, batch norm
-        # mixes the windows of a batch and dropout is random.
-        tolerance = 1e-3 * max(1.0, float(both.abs().max()))
-        if float((both[:1] - alone).abs().max()) > tolerance:
-            raise self._invalid(
-                "its logits depend on the other windows or on chance; was it exported in "
-                "training mode?"
-            )
+        refuse_dependent(
+            lambda: (self.logits(windows), self.logits(windows[:1])),
+            self.card,
+            self._invalid,
+            pieces="windows",
+            smaller="with smaller windows",
+        )
 
     def _invalid(self, reason: str) -> TomoSegError:
         return TomoSegError(
