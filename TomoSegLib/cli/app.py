@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import TomoSegLib
+from TomoSegLib.cli import option
 from TomoSegLib.cli.classify import classify
 from TomoSegLib.cli.evaluate import evaluate
 from TomoSegLib.cli.export import export
@@ -45,7 +46,6 @@ simulate_app.command("hearts")(simulate_hearts)
 simulate_app.command("knees")(simulate_knees)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -78,10 +78,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    channel: Annotated[
-        list[str],
-        typer.Option(metavar="NAME=FILE", help="Another channel of the model; may be repeated."),
-    ] = [],  # noqa: B006 - Typer copies it
+    channel: option.Channels = [],  # noqa: B006 - Typer copies it
     foreground: Annotated[
         str | None, typer.Option(metavar="FILE", help="Mask of the part to look at.")
     ] = None,
@@ -129,21 +126,15 @@ def run(
             metavar="I0:I1,J0:J1,K0:K1", help="Compute only this box of voxels (half-open)."
         ),
     ] = None,
-    frames: Annotated[
-        str | None,
-        typer.Option(
-            metavar="START:STOP[:STEP]",
-            help="Of a sequence, only these frames, from 0 (half-open).",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    frames: option.Frames = None,
+    device: option.Device = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Slices or windows per pass.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random numbers.")] = 0,
     previews: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for previews of the heatmap.")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: option.Replace = False,
 ) -> int:
     """Volume in; heatmap and mask out, or a segmentation, as the model's task is.
 
@@ -196,7 +187,7 @@ def rerun(
     device: Annotated[
         str | None, typer.Option(help="Another device than the one of the first run.")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: option.Replace = False,
 ) -> int:
     """Run a job again exactly, and tell whether the same came out (else exit status 3)."""
     from TomoSegLib.cli import commands

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from TomoSegLib.cli import option
 from TomoSegLib.errors import TomoSegError
 
 _SHOWN = 20
@@ -26,22 +27,11 @@ def classify(
             show_default=False,
         ),
     ] = None,
-    channel: Annotated[
-        list[str],
-        typer.Option(metavar="NAME=FILE", help="Another channel of the model; may be repeated."),
-    ] = [],  # noqa: B006 - Typer copies it
-    frames: Annotated[
-        str | None,
-        typer.Option(
-            metavar="START:STOP[:STEP]",
-            help="Of a sequence, only these frames, from 0 (half-open).",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    channel: option.Channels = [],  # noqa: B006 - Typer copies it
+    frames: option.Frames = None,
+    device: option.Device = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there.")
-    ] = False,
+    overwrite: option.Replace = False,
 ) -> int:
     """Stack in; its class out, with a probability of each class.
 

@@ -38,5 +38,16 @@ Augmentation = Annotated[
 VoxelSize = Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+Channels = Annotated[
+    list[str],
+    typer.Option(metavar="NAME=FILE", help="Another channel of the model; may be repeated."),
+]
+Frames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="START:STOP[:STEP]", help="Of a sequence, only these frames, from 0 (half-open)."
+    ),
+]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 StartAgain = Annotated[bool, typer.Option("--overwrite", help="Start again.")]

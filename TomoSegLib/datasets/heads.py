@@ -23,6 +23,9 @@ from TomoSegLib.datasets.random_fields import (
 from TomoSegLib.datasets.recipes import Range, Recipe
 from TomoSegLib.imaging.volume import Geometry
 
+VESSEL_WIDTH_MM = (0.5, 1.0)
+"""Half of the radius of ordinary vessels."""
+
 
 class Dice:
     """Draws from one generator, in the order of the code."""
@@ -214,7 +217,7 @@ def blurred_reach(lesion: Tensor, spacing: float) -> Tensor:
     return (gaussian_blur(lesion.float()[None], (2 / spacing,) * 3)[0] * 4).clamp(0, 1)
 
 
-def vessel(head: Head, brain: Tensor, dice: Dice, width_mm: Range = (0.5, 1.0)) -> Tensor:
+def vessel(head: Head, brain: Tensor, dice: Dice, width_mm: Range = VESSEL_WIDTH_MM) -> Tensor:
     """A bright curved tube of 20 to 90 mm length that begins in a mask.
 
     Args:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from TomoSegLib.datasets.heads import (
+    VESSEL_WIDTH_MM,
     Dice,
     Head,
     blurred_reach,
@@ -84,7 +85,7 @@ def _with_decoys(
             place = brain & (head.distance(center, torch.full((3,), radius), dice) < 1)
             place = place if bool(place.any()) else brain
             for _ in range(dice.integer(recipe.touching_vessels)):
-                width_mm = recipe.vein_width_mm if dice.happens(0.3) else (0.5, 1.0)
+                width_mm = recipe.vein_width_mm if dice.happens(0.3) else VESSEL_WIDTH_MM
                 image = image + gain * vessel(head, place, dice, width_mm)
     if dice.happens(0.5):
         patches = head.noise(15.0, dice).clamp(0, 1.5)

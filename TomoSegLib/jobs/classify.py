@@ -27,7 +27,7 @@ from TomoSegLib.jobs.scratch import no_space_error
 from TomoSegLib.jobs.settings import channel_files
 from TomoSegLib.models.folder import ModelFolder
 from TomoSegLib.models.store import find_model
-from TomoSegLib.models.tasks import wrong_task
+from TomoSegLib.models.tasks import probability_columns, wrong_task
 
 if TYPE_CHECKING:
     from TomoSegLib.models.classifier import LoadedClassifier
@@ -214,7 +214,7 @@ def _failed_row(case: BatchCase, classes: Sequence[str], failure: ErrorEvent) ->
 def _write_table(rows: Sequence[Sequence[str]], classes: Sequence[str], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        columns = [f"probability {name}" for name in classes]
+        columns = probability_columns(classes)
         writer.writerow(["case", "frame", "class", *columns, "error", "message"])
         writer.writerows(rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from TomoSegLib.errors import TomoSegError
@@ -26,3 +27,8 @@ def wrong_task(card: ModelCard, *wanted: Task) -> TomoSegError:
         f"The model {card.name} is for {TASK_NAMES[card.task]}, not for {others}.",
         f"Use it with 'tomoseg {command}', or choose another: 'tomoseg models list' shows all.",
     )
+
+
+def probability_columns(classes: Sequence[str]) -> list[str]:
+    """Names of the columns of a table with the probability of each class."""
+    return [f"probability {name}" for name in classes]

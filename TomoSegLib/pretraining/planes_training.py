@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample, balan
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.training.loader import Batch, load, validation_order
 from TomoSegLib.training.precision import Precision, place
-from TomoSegLib.training.stepwise import LossState, StepwiseTrainer, cosine_share
+from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
 
 TASKS = ("orientation", "location")
 
@@ -115,9 +116,9 @@ class PlaneTrainer(StepwiseTrainer):
     def step(self) -> dict[str, float]:
         state = self.state
         batch = self._next_batch(self.train_data, len(self.train_data))
-        rate = self.options.learning_rate * cosine_share(state.step, self.options.steps)
+        share = 0.5 + 0.5 * math.cos(math.pi * state.step / self.options.steps)
         for group in self.optimizer.param_groups:  # of the step alone: nothing to resume
-            group["lr"] = rate
+            group["lr"] = self.options.learning_rate * share
         self.network.train()
         with self._autocast():
             losses = self._losses(batch)

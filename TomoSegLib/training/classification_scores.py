@@ -12,6 +12,7 @@ import numpy as np
 
 from TomoSegLib.evaluation.metrics import volume_auc
 from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.models.tasks import probability_columns
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,6 @@ def write_class_scores(scores: Sequence[ClassScore], classes: Sequence[str], pat
             ]
             for score in scores
         )
-
-
-def probability_columns(classes: Sequence[str]) -> list[str]:
-    """Names of the columns of a table with the probability of each class."""
-    return [f"probability {name}" for name in classes]
 
 
 def write_report(report: ClassReport, path: Path) -> None:

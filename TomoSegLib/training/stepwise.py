@@ -40,11 +40,6 @@ Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
 T = TypeVar("T")
 
 
-def cosine_share(step: int, steps: int) -> float:
-    """Share of the learning rate that is left at a step: from 1 to 0 along half a cosine."""
-    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
-
-
 class StepOptions(Protocol):
     """What all options of such a training have; the frozen dataclasses say what it means."""
 
