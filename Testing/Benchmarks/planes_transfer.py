@@ -90,9 +90,9 @@ class Size:
 SIZES = {
     # Two cores: a minute a row.
     "small": Size(
-        80,
+        120,
         50,
-        12,
+        16,
         ScanRecipe(side=96, phases=3, pixel_mm=(3.0, 3.7)),
         (8, 16, 32, 64, 64, 8),
         PlaneOptions(spacing_mm=4.0, side=64),

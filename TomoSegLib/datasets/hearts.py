@@ -38,7 +38,7 @@ from TomoSegLib.datasets.hearts_scan import ScannedView, Scanner, ScanRecipe
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 MANIFEST = "manifest.csv"
 RECORD = "simulation.json"
 
@@ -46,28 +46,31 @@ RECORD = "simulation.json"
 # apart; they are caricatures of the diseases whose names they recall.
 GROUPS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "normal": {
-        "left_size": (-0.9, -0.4),
-        "right_size": (-0.1, 0.1),
+        "left_size": (-1.1, -0.3),
+        "right_size": (-0.3, 0.2),
         "left_contraction": (0.48, 0.62),
         "right_contraction": (0.2, 0.35),
         "shortening_mm": (10, 14),
-        "displacement_mm": (1.5, 3.5),
+        "displacement_mm": (2.5, 5.0),
+        "stretch": (0.87, 1.15),
     },
     "dilated": {
-        "left_size": (-2.2, -1.4),
-        "right_size": (-0.3, 0.1),
+        "left_size": (-2.4, -1.3),
+        "right_size": (-0.6, 0.1),
         "left_contraction": (0.15, 0.3),
         "right_contraction": (0.1, 0.25),
         "shortening_mm": (4, 8),
-        "displacement_mm": (1.5, 3.5),
+        "displacement_mm": (2.5, 5.0),
+        "stretch": (0.87, 1.15),
     },
     "hypertrophic": {
-        "left_size": (-0.1, 0.3),
-        "right_size": (-0.1, 0.1),
+        "left_size": (-0.2, 0.35),
+        "right_size": (-0.3, 0.2),
         "left_contraction": (0.55, 0.7),
         "right_contraction": (0.2, 0.35),
         "shortening_mm": (8, 12),
-        "displacement_mm": (1.5, 3.5),
+        "displacement_mm": (2.5, 5.0),
+        "stretch": (0.87, 1.15),
     },
 }
 _COLUMNS = ("id", "study", "labels", "group", "end_diastolic_ml", "ejection_fraction", "seed")

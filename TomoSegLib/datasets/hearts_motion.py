@@ -76,6 +76,7 @@ class Heart:
         shortening: How far the base descends at end systole, mm.
         length: From base to apex, mm.
         displacement: ``(3, n, n, n)`` smooth random displacement on nodes, mm.
+        stretch: How much longer than the CT's it is along x, y and z, as factors.
     """
 
     left: Cavity
@@ -85,9 +86,11 @@ class Heart:
     shortening: float
     length: float
     displacement: npt.NDArray[np.float32]
+    stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def source(self, points: FloatArray, phase: float) -> FloatArray:
         """Points ``(..., 3)`` of this heart at a phase of the cycle (0 to 1) in the CT."""
+        points = points / self.stretch
         points = points + displaced(points, self.displacement)
         systole = contraction_at(phase)
         if systole > 0:
@@ -147,7 +150,7 @@ def displaced(points: FloatArray, displacement: npt.NDArray[np.float32]) -> Floa
 def make_heart(
     anatomy: HeartAnatomy, rng: np.random.Generator, ranges: Mapping[str, tuple[float, float]]
 ) -> Heart:
-    """Draw a heart: ``ranges`` has (low, high) of size, contraction, shortening, displacement."""
+    """Draw a heart: ``ranges`` has (low, high) of size, contraction, shortening, displacement, stretch."""
 
     def draw(name: str) -> float:
         return float(rng.uniform(*ranges[name]))
@@ -160,6 +163,7 @@ def make_heart(
         draw("shortening_mm"),
         anatomy.length,
         random_displacement(rng, draw("displacement_mm")),
+        (draw("stretch"), draw("stretch"), draw("stretch")),
     )
 
 

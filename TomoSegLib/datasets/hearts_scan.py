@@ -24,9 +24,10 @@ from TomoSegLib.tomography.planes import plane_frame
 # Mean and standard deviation, over scans, of balanced SSFP signals: air, lung, fat, muscle, blood,
 # bone, liver, spleen, wall of the heart. Chosen to look like cine MR; not measured.
 _SIGNALS = np.array(
-    [(0, 0), (9, 3), (150, 20), (52, 6), (180, 15), (35, 8), (72, 10), (85, 10), (58, 6)],
+    [(0, 0), (10, 5), (150, 30), (52, 8), (180, 18), (35, 10), (72, 15), (85, 15), (58, 8)],
     dtype=np.float64,
 )
+_BRIGHT = 200.0  # a signal that another gamma leaves as it is
 # Turns of the long-axis views about the long axis, see `studies.recognition`.
 _TURNS = {"4-chamber": 0.0, "2-chamber": 60.0, "3-chamber": 120.0}
 _STEP_MM = 2.5
@@ -47,8 +48,11 @@ class ScanRecipe:
         plan_mm: Standard deviation of their offset.
         breath_mm: Standard deviation of each breath hold's shift along the body; half of it
             across.
+        roll_degrees: Standard deviation of the images' turn in their plane: what is up.
+        center_mm: Standard deviation of the middle of the short-axis images from the long axis.
         turn_degrees: Standard deviation of the heart's orientation in the chest.
         zoom: Of all lengths.
+        gamma: Exponent of all signals: how strong the contrast of tissues is.
         bias: Standard deviation of the logarithm of the coil's sensitivity.
         noise: Standard deviation of the noise in both channels, where blood is about 180.
     """
@@ -62,10 +66,13 @@ class ScanRecipe:
     plan_degrees: float = 4.0
     plan_mm: float = 2.0
     breath_mm: float = 2.0
-    turn_degrees: float = 9.0
-    zoom: tuple[float, float] = (1.0, 1.2)
-    bias: float = 0.2
-    noise: tuple[float, float] = (2.0, 6.0)
+    roll_degrees: float = 15.0
+    center_mm: float = 9.0
+    turn_degrees: float = 12.0
+    zoom: tuple[float, float] = (0.95, 1.2)
+    gamma: tuple[float, float] = (0.65, 1.5)
+    bias: float = 0.3
+    noise: tuple[float, float] = (2.0, 12.0)
 
 
 @dataclass(eq=False)
@@ -107,6 +114,7 @@ class Scanner:
         self.zoom = float(rng.uniform(*recipe.zoom))
         self.heart_rate = float(rng.uniform(*recipe.heart_rate))
         signals = np.maximum(rng.normal(_SIGNALS[:, 0], _SIGNALS[:, 1]), 0)
+        signals = _BRIGHT * (signals / _BRIGHT) ** rng.uniform(*recipe.gamma)
         detail = 10.0 * anatomy.detail
         self._signal = (signals.astype(np.float32)[anatomy.tissue] + detail).clip(0)
         self._noise = float(rng.uniform(*recipe.noise))
@@ -129,26 +137,27 @@ class Scanner:
         )
 
     def find_long_axis(self) -> tuple[FloatArray, FloatArray]:
-        """Base and apex of the left ventricle's cavity at end diastole, LPS mm, from its labels."""
+        """Base and apex of the left ventricle at end diastole, LPS mm.
+
+        They are where the CT's landmarks went: the middle of the mitral valve and the cavity's
+        apex. The cavity's shape alone would not do, for a dilated one is as wide as it is long.
+        """
         grid = np.stack(
             np.meshgrid(
                 np.arange(-45, 46, _STEP_MM),
                 np.arange(-45, 46, _STEP_MM),
-                np.arange(-10, 95, _STEP_MM),
+                np.arange(-35, 115, _STEP_MM),
                 indexing="ij",
             ),
             axis=-1,
         ).reshape(-1, 3)
-        points = self.patient_points(grid)
-        cavity = points[self.labels_at(points, 0.0) == LEFT_VENTRICLE]
-        axis = self.frame[:, 2]
-        for _ in range(3):
-            height = cavity @ axis
-            low, high = height.min(), height.max()
-            base = cavity[height < low + 0.12 * (high - low)].mean(axis=0)
-            apex = cavity[height > high - 0.06 * (high - low)].mean(axis=0)
-            axis = (apex - base) / np.linalg.norm(apex - base)
-        return base, apex
+        source = self.heart.source(grid, 0.0)
+        found = []
+        for landmark in (0.0, self.anatomy.length):
+            away = np.linalg.norm(source - (0.0, 0.0, landmark), axis=1)
+            near = np.argsort(away)[:8]  # the corners of the grid's cell, for less than its step
+            found.append(self.patient_points(grid[near].mean(axis=0)))
+        return found[0], found[1]
 
     def ventricle_volume_ml(self, phase: float, label: int = LEFT_VENTRICLE) -> float:
         """Volume of a cavity at a phase."""
@@ -174,10 +183,12 @@ class Scanner:
             start + n * step * normal + ((middle - start) @ normal) * (axis - normal)
             for n in range(count)
         ]
-        offset = self._rng.normal(0, 6, 3)
+        offset = self._rng.normal(0, self.recipe.center_mm, 3)
+        offset -= (offset @ normal) * normal
+        roll = self._roll()
         short = ScannedView(
             "short-axis",
-            [self._plane(c + offset - (offset @ normal) * normal, normal, pixel) for c in centers],
+            [self._plane(c + offset, normal, pixel, roll) for c in centers],
             thickness,
         )
         views = [short]
@@ -189,7 +200,7 @@ class Scanner:
             normal = self._tilted(turned)
             center = middle + self._rng.normal(0, self.recipe.plan_mm) * normal
             center = center + self._rng.normal(0, 5) * axis
-            views.append(ScannedView(kind, [self._plane(center, normal, pixel)], thickness))
+            views.append(ScannedView(kind, [self._plane(center, normal, pixel, self._roll())], thickness))
         for view in views:
             self._acquire(view)
         return views
@@ -198,8 +209,14 @@ class Scanner:
         tilt = Rotation.from_rotvec(np.radians(self._rng.normal(0, self.recipe.plan_degrees, 3)))
         return np.asarray(tilt.apply(normal))
 
-    def _plane(self, center: FloatArray, normal: FloatArray, pixel: float) -> ImagePlane:
-        u, v = plane_frame(normal)
+    def _roll(self) -> float:
+        return float(self._rng.normal(0, self.recipe.roll_degrees))
+
+    def _plane(
+        self, center: FloatArray, normal: FloatArray, pixel: float, roll: float
+    ) -> ImagePlane:
+        """Square images about ``center``, turned about ``normal`` by ``roll`` degrees."""
+        u, v = Rotation.from_rotvec(np.radians(roll) * normal).apply(plane_frame(normal))
         side = self.recipe.side
         origin = center - (side - 1) / 2 * pixel * (u + v)
         return ImagePlane(origin, u * pixel, v * pixel, (side, side))
