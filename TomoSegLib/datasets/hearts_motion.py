@@ -150,7 +150,7 @@ def displaced(points: FloatArray, displacement: npt.NDArray[np.float32]) -> Floa
 def make_heart(
     anatomy: HeartAnatomy, rng: np.random.Generator, ranges: Mapping[str, tuple[float, float]]
 ) -> Heart:
-    """Draw a heart: ``ranges`` has (low, high) of size, contraction, shortening, displacement, stretch."""
+    """Draw a heart: ``ranges`` has (low, high) of what `Heart` is made of."""
 
     def draw(name: str) -> float:
         return float(rng.uniform(*ranges[name]))

@@ -200,7 +200,8 @@ class Scanner:
             normal = self._tilted(turned)
             center = middle + self._rng.normal(0, self.recipe.plan_mm) * normal
             center = center + self._rng.normal(0, 5) * axis
-            views.append(ScannedView(kind, [self._plane(center, normal, pixel, self._roll())], thickness))
+            plane = self._plane(center, normal, pixel, self._roll())
+            views.append(ScannedView(kind, [plane], thickness))
         for view in views:
             self._acquire(view)
         return views
