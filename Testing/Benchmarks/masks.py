@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transfer_report import teller
 
 from TomoSegLib.datasets.manifest import read_manifest
 from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--train", type=int, default=320)
     parser.add_argument("--test", type=int, default=16)
-    parser.add_argument("--supervised-steps", type=int, default=800, help="0: no upper bound")
+    parser.add_argument("--supervised-steps", type=int, default=3000, help="0: no upper bound")
     parser.add_argument("--spacing", type=float, default=3.0, help="of simulated volumes, mm")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
@@ -128,7 +129,7 @@ def upper_bound(folder: Path, manifest: Path, options: argparse.Namespace, devic
         device=device,
     )
     if not (what.output / "finetuning.json").exists():
-        finetune(what, lambda stage, done, total, figures: _tell(done, total, f"{stage} {figures}"))
+        finetune(what, teller("supervised U-Net"))
     return what.output / "model"
 
 
