@@ -35,7 +35,7 @@ def example(seed: int, border: float) -> calibration.Example:
 def test_the_level_follows_how_faint_the_lesions_rims_are(monkeypatch: pytest.MonkeyPatch) -> None:
     card = find_model("tiny-blob").card
     examples = iter(example(seed, 0.42) for seed in range(3))
-    monkeypatch.setattr(calibration, "_example", lambda *_: next(examples))
+    monkeypatch.setattr(calibration, "example_of", lambda *_: next(examples))
     start = RefinementSettings(method="threshold", level=0.5, heat_weight=0.0)
     card = card.model_copy(update={"refinement": start})
     chosen, record = calibration.choose_refinement([None] * 3, None, card)  # type: ignore
@@ -49,7 +49,7 @@ def test_the_level_follows_how_faint_the_lesions_rims_are(monkeypatch: pytest.Mo
 def test_a_gain_by_chance_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     card = find_model("tiny-blob").card
     examples = iter(example(seed, 1.0) for seed in range(2))
-    monkeypatch.setattr(calibration, "_example", lambda *_: next(examples))
+    monkeypatch.setattr(calibration, "example_of", lambda *_: next(examples))
     chosen, record = calibration.choose_refinement([None] * 2, None, card)  # type: ignore
     assert chosen == RefinementSettings()
     assert record["with"] > record["without"]
@@ -64,7 +64,7 @@ def test_what_makes_masks_worse_does_not_come_to_the_card(monkeypatch: pytest.Mo
         one.case.image.array[distance < 6] = 0
         one.heatmap[...] = np.exp(-((distance / 10) ** 2))
     examples = iter(misleading)
-    monkeypatch.setattr(calibration, "_example", lambda *_: next(examples))
+    monkeypatch.setattr(calibration, "example_of", lambda *_: next(examples))
     chosen, record = calibration.choose_refinement([None] * 2, None, card)  # type: ignore
     assert chosen is None
     assert record["with"] <= record["without"]

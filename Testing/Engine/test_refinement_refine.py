@@ -14,7 +14,7 @@ from TomoSegLib.models.card import MaskSettings, RefinementSettings
 from TomoSegLib.refinement import solvers
 from TomoSegLib.refinement.refine import refine, refined_mask
 
-METHODS = ("threshold", "random-walker", "graph-cut")
+METHODS = ("threshold", "random-walker", "geodesic", "graph-cut")
 SPACING = (1.0, 1.5, 3.0)
 
 
@@ -265,7 +265,7 @@ def test_a_crop_gives_the_same_as_the_whole_where_its_margin_is_wide():
     assert np.count_nonzero(whole) == np.count_nonzero(whole[box])
 
 
-@pytest.mark.parametrize("method", ["random-walker", "graph-cut"])
+@pytest.mark.parametrize("method", ["random-walker", "geodesic", "graph-cut"])
 def test_a_coarse_grid_first_gives_nearly_the_same(method, monkeypatch):
     geometry, image, heatmap, agreement, lesion = scene((40, 60, 60), (1, 1, 1))
     arguments = (image, heatmap, agreement, geometry, settings(method))
@@ -273,6 +273,21 @@ def test_a_coarse_grid_first_gives_nearly_the_same(method, monkeypatch):
     monkeypatch.setattr(solvers, "LARGEST_GRAPH", 5000)
     stepwise = refine(*arguments, threshold=0.55)
     assert dice(direct, stepwise) > 0.98
+
+
+def test_a_geodesic_way_does_not_cross_an_edge_to_what_looks_alike():
+    # Two bright balls with a dark gap: only the one with the seeds is meant.
+    shape = (20, 30, 60)
+    geometry = Geometry.from_parts(shape, (1, 1, 1))
+    k, j, i = np.ogrid[:20, :30, :60]
+    seeded = ((k - 10) ** 2 + (j - 15) ** 2 + (i - 20) ** 2) < 64
+    other = ((k - 10) ** 2 + (j - 15) ** 2 + (i - 40) ** 2) < 64
+    image = np.where(seeded | other, 3, 0).astype(np.float32)
+    heatmap = np.exp(-((i - 20) ** 2 + (j - 15) ** 2 + (k - 10) ** 2) / 200).astype(np.float32)
+    ways = settings("geodesic", boundary_mm=20.0, heat_weight=0.0, reach_mm=40.0, outside=0.01)
+    mask = refine(image, heatmap, heatmap, geometry, ways, threshold=0.8)
+    assert dice(mask & ~other, seeded) > 0.9
+    assert np.count_nonzero(mask & other) < 0.1 * other.sum()
 
 
 def test_small_parts_are_dropped_as_from_any_mask():
@@ -331,7 +346,8 @@ def test_a_missing_package_is_named(monkeypatch):
     assert "PyMaxflow" in caught.value.message
 
 
-def test_it_takes_seconds_on_a_brain():
+@pytest.mark.parametrize("method", ["random-walker", "geodesic"])
+def test_it_takes_seconds_on_a_brain(method):
     shape = (155, 240, 240)
     geometry = Geometry.from_parts(shape, (1, 1, 1))
     k, j, i = np.ogrid[:155, :240, :240]
@@ -340,6 +356,6 @@ def test_it_takes_seconds_on_a_brain():
     image = (rng.normal(0, 0.5, shape) + 2 * (distance < 1)).astype(np.float32)
     heatmap = np.exp(-(distance**2)).astype(np.float32)
     start = time.process_time()
-    mask = refine(image, heatmap, heatmap, geometry, settings(), threshold=0.5)
+    mask = refine(image, heatmap, heatmap, geometry, settings(method), threshold=0.5)
     assert time.process_time() - start < 30  # a few seconds on an idle core
     assert dice(mask, distance < 1) > 0.95

@@ -96,7 +96,9 @@ def test_a_refined_run_is_recorded_and_can_be_repeated(
     capsys.readouterr()
     assert main([*arguments, "--refine", "magic", "-o", str(tmp_path / "magic")]) == 2
     told = capsys.readouterr().err
-    assert all(name in told for name in ("none", "threshold", "random-walker", "graph-cut"))
+    assert all(
+        name in told for name in ("none", "threshold", "random-walker", "geodesic", "graph-cut")
+    )
     assert read_result(tmp_path / "none").refinement is None
     capsys.readouterr()
     again = ["rerun", str(tmp_path / "random-walker"), "-o", str(tmp_path / "again")]

@@ -110,8 +110,8 @@ def run(
     refine: Annotated[
         str | None,
         typer.Option(
-            help="Let the mask follow the image's borders: none, threshold, random-walker or "
-            "graph-cut; default: as the model's card says."
+            help="Let the mask follow the image's borders: none, threshold, random-walker, "
+            "geodesic or graph-cut; default: as the model's card says."
         ),
     ] = None,
     components: Annotated[

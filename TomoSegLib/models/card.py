@@ -53,7 +53,7 @@ PLATEAU_ML = 5.0
 """Volume whose mean heat a threshold of the kind ``plateau`` is a fraction of."""
 
 Components = Literal["all", "largest", "peak"]
-RefinementMethod = Literal["threshold", "random-walker", "graph-cut"]
+RefinementMethod = Literal["threshold", "random-walker", "geodesic", "graph-cut"]
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 # Names that Windows keeps for devices, with any extension.

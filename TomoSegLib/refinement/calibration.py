@@ -85,7 +85,7 @@ def choose_refinement(
     """
     examples = []
     for number, case in enumerate(cases, 1):
-        examples.append(_example(case, encoder, card))
+        examples.append(example_of(case, encoder, card))
         on_progress(number, len(cases))
     best = card.refinement or RefinementSettings()
 
@@ -111,7 +111,8 @@ def choose_refinement(
     }
 
 
-def _example(case: PreparedCase, encoder: LoadedEncoder, card: ModelCard) -> Example:
+def example_of(case: PreparedCase, encoder: LoadedEncoder, card: ModelCard) -> Example:
+    """A case with the heatmap and the threshold of the card's own method."""
     settings = card.settings(card.method)
     found = compute_heatmap(case.model_input, encoder, card, card.method, settings)
     threshold = find_threshold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ LARGEST_LOG_ODDS = 3.0
 """A single voxel's intensity never counts for more: noise has tails that no model knows."""
 
 _MAD_PER_SIGMA = 0.6745
+_LEAST_LIKENESS = np.float32(1e-30)
 
 
 def smooth_inside(
@@ -71,24 +73,35 @@ def intensity_log_odds(
     return np.clip(odds, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of neighbouring voxels along one axis, and how alike they are.
+
+    Attributes:
+        first: ``(E,)`` flat indices of the first voxels.
+        second: ``(E,)`` those of the second.
+        likeness: ``(E,)`` ``exp(-(x - y)^2 / (2 s^2))`` of their intensities, with ``s^2`` the
+            mean squared difference along the axis: thick slices differ more, and are no edges
+            for that. Never zero.
+        step_mm: The distance of their centres.
+    """
+
+    first: IntArray
+    second: IntArray
+    likeness: Float32Array
+    step_mm: float
+
+
 def neighbours(
     image: Float32Array, nodes: BoolArray, spacing: npt.NDArray[np.float64]
-) -> Iterator[tuple[IntArray, IntArray, Float32Array]]:
-    """Pairs of neighbouring voxels, and how strongly the image ties them together.
-
-    The weight of a pair is the area of the face between them (mm^2) times
-    ``exp(-(x - y)^2 / (2 s^2))`` with ``s^2`` the mean squared difference of neighbours along
-    the same axis: thick slices differ more, and are no edges for that.
+) -> Iterator[Pairs]:
+    """Pairs of neighbouring voxels, axis by axis.
 
     Args:
         image: ``(k, j, i)``.
         nodes: ``(k, j, i)``: only pairs with at least one voxel of these are wanted.
         spacing: Along ``(i, j, k)``, mm.
-
-    Yields:
-        For each axis flat indices of the first and of the second voxels, and the weights.
     """
-    volume = float(np.prod(spacing))
     flat = np.arange(image.size).reshape(image.shape)
     for axis in range(3):
         first = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
@@ -98,6 +111,10 @@ def neighbours(
         if squared.size == 0:
             continue
         spread = 2 * float(squared.mean(dtype=np.float64))
-        weight = np.exp(-squared / spread) if spread > 0 else np.ones_like(squared)
-        area = volume / float(spacing[2 - axis])
-        yield flat[first][wanted], flat[second][wanted], (area * weight).astype(np.float32)
+        likeness = np.exp(-squared / spread) if spread > 0 else np.ones_like(squared)
+        yield Pairs(
+            flat[first][wanted],
+            flat[second][wanted],
+            np.maximum(likeness, _LEAST_LIKENESS),
+            float(spacing[2 - axis]),
+        )
