@@ -5,10 +5,10 @@
 
 Compared are axial CAM, Averaged CAM, Tomographic CAM and ToNNO of the model, each with and without
 refinement, a segmenter that was trained on its heatmaps, an intensity threshold chosen on the
-validation volumes with their masks, and, as the upper bound, the same U-Net trained with the masks
-of the same simulated volumes. The simulated volumes are those of 'tomoseg simulate lesions' with
-the seed that the shipped models were trained with; the test volumes are of another head. ``--real``
-is a manifest with path, label, split (``test``) and mask. Nothing is fitted to real cases.
+validation volumes with their masks, and, as the upper bound, a U-Net trained with the masks of the
+same simulated volumes. These are those of 'tomoseg simulate lesions' with the seed that the shipped
+models were trained with; the test volumes are of another head. ``--real`` is a manifest with path,
+label, split (``test``) and mask. Nothing is fitted to real cases.
 
 Results: report.md, with the evaluations' own tables and figures in simulated/ and real/. What is
 finished already is not done again, so a run that was stopped goes on.
@@ -97,13 +97,13 @@ def simulated(folder: Path, options: argparse.Namespace) -> Path:
 
 
 def upper_bound(folder: Path, manifest: Path, options: argparse.Namespace, device: str) -> Path:
-    """A U-Net like the segmenter's, trained with the masks that nobody else sees."""
+    """A U-Net that is trained with the masks that nobody else sees."""
     cases = read_manifest(manifest)
     table = folder / "supervised.csv"
     with atomic_path(table) as temporary, temporary.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "label", "split", "id", "modality"])
-        for split, most in (("train", None), ("val", 8)):
+        for split, most in (("train", None), ("val", 24)):
             for case in cases.split(split)[:most]:
                 (image,) = case.paths.values()
                 writer.writerow([image.absolute(), case.mask, split, case.id, "MR"])
@@ -114,13 +114,18 @@ def upper_bound(folder: Path, manifest: Path, options: argparse.Namespace, devic
         [LabelSpec(card.labels[0].name, (1,))],
         options=FinetuningOptions(
             steps=options.supervised_steps,
-            batch_size=2,
-            patch=(48, 48, 48),
+            batch_size=4,
+            patch=(32, 32, 32),
             loss="dice-ce",
             last_layer_factor=1.0,  # as in self-training
-            validate_every=200,
+            plateau_patience=3,
+            validate_every=250,
+            # All training volumes are of one head, and those for validation and test of another.
+            augmentation=3.0,
+            rotation=45.0,
+            zoom=1.2,
         ),
-        spacing_mm=2.0,
+        spacing_mm=options.spacing,  # of the volumes: more pixels would know no more
         intensity=card.preprocessing.intensity,
         foreground=card.preprocessing.foreground,
         features=(16, 32, 64, 96, 96, 16),

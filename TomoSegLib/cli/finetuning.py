@@ -122,6 +122,8 @@ def finetune(
         str, typer.Option(help="Axes that patches are flipped along; '' where sides matter.")
     ] = "ijk",
     augmentation: option.Augmentation = 1.0,
+    rotation: option.Rotation = 0.0,
+    zoom: option.Zoom = 1.0,
     modality: Annotated[
         str | None, typer.Option(help="CT or MR; default: the manifest's, else guessed.")
     ] = None,
@@ -217,6 +219,8 @@ def finetune(
             "dimensions 3": dimensions == 3,
             "loss": loss != _LOSS,
             "overlap": overlap != _OVERLAP,
+            "rotation": rotation != 0,
+            "zoom": zoom != 1,
         }
         if given := [option for option, is_given in others.items() if is_given]:
             raise TomoSegError(
@@ -236,6 +240,7 @@ def finetune(
             "Example: --labels organ=1,tumour=2+3; to classify stacks give --task classification.",
         )
     options |= {"patch": _voxels(patch), "loss": loss, "overlap": overlap}
+    options |= {"rotation": rotation, "zoom": zoom}
     return _segmenter({**what, "dimensions": dimensions}, options, labels)
 
 

@@ -35,6 +35,12 @@ UNetFeatures = Annotated[
 Augmentation = Annotated[
     float, typer.Option(min=0.0, help="Strength of changes of intensity; 0: none.")
 ]
+Rotation = Annotated[
+    float, typer.Option(min=0.0, max=180.0, help="Largest random turn of patches, degrees.")
+]
+Zoom = Annotated[
+    float, typer.Option(min=1.0, max=2.0, help="Largest random zoom of patches, as a factor.")
+]
 VoxelSize = Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]

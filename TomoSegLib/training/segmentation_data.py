@@ -186,6 +186,8 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
         augmentation: Strength of changes of intensity; 0 for none.
         seed: Of the training.
+        rotation: Largest turn about each axis, degrees; of patches of one slice in their plane.
+        zoom: Largest zoom, as a factor; its inverse is the least.
     """
 
     def __init__(
@@ -196,10 +198,15 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         flips: Sequence[int],
         augmentation: float,
         seed: int,
+        rotation: float = 0.0,
+        zoom: float = 1.0,
     ) -> None:
         self._cases, self._patch, self._background = cases, patch, background
         self._seed = seed
         self._augment = augmenter(("image", "classes"), flips, augmentation)
+        self._margin, self._warp = (0, 0, 0), None
+        if rotation or zoom > 1:
+            self._margin, self._warp = _warper(patch, rotation, zoom)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key
@@ -212,12 +219,16 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         half = np.array(self._patch) // 2
         shift = rng.integers(-half // 2, half // 2 + 1)
         start = np.array(center) - half + shift
-        start = np.clip(start, 0, np.maximum(np.array(case.classes.shape) - self._patch, 0))
-        k, j, i = (slice(int(a), int(a + n)) for a, n in zip(start, self._patch, strict=True))
+        spare = np.array(case.classes.shape) - self._patch
+        start = np.clip(start, 0, np.maximum(spare, 0)) + np.minimum(spare, 0) // 2
+        start, size = start - self._margin, np.array(self._patch) + 2 * np.array(self._margin)
         patch = {
-            "image": self._whole(case.image[:, k, j, i].astype(np.float32), self._background),
-            "classes": self._whole(case.classes[None, k, j, i], 0),
+            "image": _cut(case.image, start, size, self._background).astype(np.float32),
+            "classes": _cut(case.classes[None], start, size, 0),
         }
+        if self._warp is not None:
+            self._warp.set_random_state(seed=int(rng.integers(2**31)))
+            patch = self._warp(patch)
         self._augment.set_random_state(seed=int(rng.integers(2**31)))
         augmented = self._augment(patch)
         return {
@@ -225,10 +236,40 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             "classes": torch.as_tensor(np.asarray(augmented["classes"]), dtype=torch.long),
         }
 
-    def _whole(self, part: npt.NDArray[Any], value: float) -> npt.NDArray[Any]:
-        """Padded where the case is smaller than a patch."""
-        missing = [max(n - m, 0) for n, m in zip(self._patch, part.shape[1:], strict=True)]
-        if not any(missing):
-            return part
-        margins = [(0, 0), *((m // 2, m - m // 2) for m in missing)]
-        return np.pad(part, margins, constant_values=value)
+
+def _warper(
+    patch: tuple[int, int, int], rotation: float, zoom: float
+) -> tuple[tuple[int, int, int], Any]:
+    """MONAI's random affine of patches, and by how many voxels what it gets must be larger."""
+    from monai import transforms
+
+    angle = float(np.radians(rotation))
+    reach = (np.cos(min(angle, np.pi / 4)) + np.sin(min(angle, np.pi / 4))) * zoom
+    flat = patch[0] == 1  # a 2D network's: it stays in its plane
+    k, j, i = (0 if n == 1 else int(np.ceil((reach - 1) * n / 2)) for n in patch)
+    scale = (1 / zoom - 1, zoom - 1)
+    warp = transforms.RandAffined(
+        ("image", "classes"),
+        spatial_size=patch,
+        prob=1.0,
+        rotate_range=(angle, 0.0, 0.0) if flat else (angle, angle, angle),
+        scale_range=((0.0, 0.0), scale, scale) if flat else (scale, scale, scale),
+        mode=("bilinear", "nearest"),
+        padding_mode="border",
+    )
+    return (k, j, i), warp
+
+
+def _cut(
+    array: npt.NDArray[Any],
+    start: npt.NDArray[np.int64],
+    size: npt.NDArray[np.int64],
+    value: float,
+) -> npt.NDArray[Any]:
+    """A box of ``(C, k, j, i)``, filled up with a value where it reaches beyond."""
+    whole = np.array(array.shape[1:])
+    low, high = np.clip(start, 0, whole), np.clip(start + size, 0, whole)
+    k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    part = array[:, k, j, i]
+    margins = [(0, 0), *zip(low - start, start + size - high, strict=True)]
+    return np.pad(part, margins, constant_values=value) if np.any(margins) else part

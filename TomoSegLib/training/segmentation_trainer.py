@@ -43,6 +43,9 @@ class FinetuningOptions:
         overlap: Of sliding windows, as a fraction of their sides.
         flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
         augmentation: Strength of changes of intensity; 0 for none.
+        rotation: Largest random turn of patches about each axis, degrees; in the plane for a 2D
+            network.
+        zoom: Largest random zoom of patches, as a factor; its inverse is the least.
         precision: Of the network's arithmetic, see `TomoSegLib.training.precision`.
         seed: Everything random follows from it.
     """
@@ -59,6 +62,8 @@ class FinetuningOptions:
     overlap: float = 0.5
     flips: tuple[int, ...] = (0, 1, 2)
     augmentation: float = 1.0
+    rotation: float = 0.0
+    zoom: float = 1.0
     precision: Precision = "auto"
     seed: int = 0
 
@@ -103,7 +108,14 @@ class Finetuner(FewLabelsTrainer):
 
         place(network, device, options.precision, 3 if isinstance(network, UNet3D) else 2)
         patches = PatchDataset(
-            train, options.patch, background, options.flips, options.augmentation, options.seed
+            train,
+            options.patch,
+            background,
+            options.flips,
+            options.augmentation,
+            options.seed,
+            options.rotation,
+            options.zoom,
         )
         super().__init__(
             network,
