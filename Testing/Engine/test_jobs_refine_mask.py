@@ -201,7 +201,10 @@ def test_what_does_not_fit_is_refused_with_a_reason(soft: dict[str, Any], tmp_pa
     ("change", "what"),
     [
         ({"refinement": None}, "neither a model"),
-        ({"refine": "graph-cut"}, "named twice"),
+        ({"refine": "magic"}, "refine"),
+        ({"boundary_mm": 0}, "boundary_mm"),
+        ({"reach_mm": -1}, "reach_mm"),
+        ({"closing_mm": 51}, "closing_mm"),
         ({"refinement": {"levle": 0.5}}, "levle"),
         ({"refinement": {"level": 2.0}}, "less than 1"),
         ({"refinement": {"method": "magic"}}, "refinement"),

@@ -267,6 +267,32 @@ def test_the_parameters_of_the_run_are_used_again(widget, heatmap, refiner):
     assert documents[0]["refinement"] == record["refinement"] and "model" not in documents[0]
 
 
+def test_the_user_can_choose_how_a_mask_follows_the_image(widget, heatmap, refiner):
+    documents = refiner("well")
+    ui = widget.ui
+    assert not ui.refineCombo.enabled and not ui.reachSpinBox.enabled
+    choose_borders(widget, "image")
+    assert ui.refineCombo.enabled and ui.refineCombo.currentText == "As the model"
+    assert ui.boundarySpinBox.text == ui.reachSpinBox.text == "As the model"
+    assert ui.closingSpinBox.text == "As the model"
+    ui.refineCombo.setCurrentIndex(ui.refineCombo.findData("geodesic"))
+    ui.reachSpinBox.value = 8.0
+    ui.closingSpinBox.value = 0.0  # none, where the model may close some
+    host.process()
+    make_segment(widget)
+    (document,) = documents
+    assert document["model"] == "tiny-blob" and document["refine"] == "geodesic"
+    assert document["reach_mm"] == 8 and document["closing_mm"] == 0
+    assert "boundary_mm" not in document
+    ui.refineCombo.setCurrentIndex(ui.refineCombo.findData(""))
+    ui.reachSpinBox.value, ui.closingSpinBox.value = 0.0, -1.0
+    ui.boundarySpinBox.value = 3.0
+    host.process()
+    make_segment(widget)
+    changed = {"refine", "reach_mm", "closing_mm", "boundary_mm"} & set(documents[-1])
+    assert changed == {"boundary_mm"}
+
+
 def test_the_heatmap_s_mask_is_previewed_until_the_refined_one_comes(widget, heatmap, refiner):
     documents = refiner("well")
     widget.ui.previewCheckBox.click()

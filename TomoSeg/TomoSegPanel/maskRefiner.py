@@ -54,12 +54,14 @@ class Wish:
         settings: How.
         segmentation: ID of the segmentation that has the strokes.
         strokes: What the user has drawn to say where it belongs.
+        changes: Fields of the job document in place of what ``source`` says: method, parameters.
     """
 
     source: Source
     settings: MaskSettings
     segmentation: str = ""
     strokes: tuple[Stroke, ...] = ()
+    changes: tuple[tuple[str, str | float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +207,7 @@ class MaskRefiner:
                 **{name: str(folder / f"{name}.nrrd") for name in _NAMES},
                 **{kind: str(folder / f"{kind}.nrrd") for kind in _kinds(wish)},
                 **json.loads(wish.source.fields),
+                **dict(wish.changes),
                 "threshold": wish.settings.threshold,
                 "components": wish.settings.components,
                 "minimum_size_ml": wish.settings.minimumSizeMl,

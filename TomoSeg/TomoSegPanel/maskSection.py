@@ -64,7 +64,19 @@ class MaskSection(Section):
             ],
             "all",
         )
+        fillCombo(
+            ui.refineCombo,
+            [
+                ("", _("As the model")),
+                ("random-walker", _("Random walker")),
+                ("geodesic", _("Geodesic distance")),
+                ("graph-cut", _("Graph cut")),
+                ("threshold", _("Intensity alone")),
+            ],
+            "",
+        )
         ui.thresholdSlider.connect("valueChanged(double)", self._chooseThreshold)
+        ui.refineCombo.connect("currentIndexChanged(int)", self._chooseRefinement)
         ui.bordersCombo.connect("currentIndexChanged(int)", self._chooseBorders)
         ui.componentsCombo.connect("currentIndexChanged(int)", self._chooseComponents)
         ui.makeSegmentButton.connect("clicked()", self.makeSegment)
@@ -93,6 +105,9 @@ class MaskSection(Section):
         ):
             getattr(ui, name).setEnabled(heatmap is not None)
         wish = self._refinement(heatmap)
+        selectData(ui.refineCombo, parameters.refineMethod)
+        for name in ("refineCombo", "boundarySpinBox", "reachSpinBox", "closingSpinBox"):
+            getattr(ui, name).setEnabled(wish is not None)
         # A refined mask is as smooth as its own parameters make it.
         ui.smoothingSlider.setEnabled(heatmap is not None and wish is None)
         chosen = parameters.segmentation
@@ -247,7 +262,8 @@ class MaskSection(Section):
         if source is not None and parameters.borders == "image":
             segmentation = parameters.segmentation
             nodeId = segmentation.GetID() if segmentation is not None else ""
-            wish = Wish(source, self._settings(), nodeId, strokesOf(segmentation))
+            drawn = strokesOf(segmentation)
+            wish = Wish(source, self._settings(), nodeId, drawn, self._changes())
         selectData(ui.bordersCombo, "image" if wish is not None else "heatmap")
         if wish is None and self._keepsWhenRefined:  # the user has changed their mind
             self._keepsWhenRefined = self._working = False
@@ -266,6 +282,17 @@ class MaskSection(Section):
         ui.bordersNote.setText(note)
         ui.bordersNote.setVisible(bool(note))
         return wish
+
+    def _changes(self) -> tuple[tuple[str, str | float], ...]:
+        """What the user wants of the refinement in place of what the model says."""
+        parameters = self.parameters
+        chosen = (
+            ("refine", parameters.refineMethod, bool(parameters.refineMethod)),
+            ("boundary_mm", parameters.boundaryMm, parameters.boundaryMm > 0),
+            ("reach_mm", parameters.reachMm, parameters.reachMm > 0),
+            ("closing_mm", parameters.closingMm, parameters.closingMm >= 0),
+        )
+        return tuple((name, value) for name, value, isChosen in chosen if isChosen)
 
     def _keep(
         self,
@@ -368,6 +395,10 @@ class MaskSection(Section):
     def _chooseThreshold(self, value: float) -> None:
         if self.parameters is not None:
             self.parameters.threshold = value
+
+    def _chooseRefinement(self, index: int) -> None:
+        if self.parameters is not None:
+            self.parameters.refineMethod = self.ui.refineCombo.itemData(index)
 
     def _chooseBorders(self, index: int) -> None:
         if self.parameters is not None:

@@ -27,7 +27,8 @@ class TomoSegParameterNode:
     Further channels of the input are node references of the underlying node (`channelNode`).
     An empty ``method``, ``window`` or
     ``rectified`` (else ``yes`` or ``no``) and a negative ``filterOrder`` or ``cutoff`` stand for
-    what the model's card recommends. ``study`` is the study that is shown, see `studyScene`.
+    what the model's card recommends, as an empty ``refineMethod``, ``boundaryMm`` and ``reachMm`` of
+    zero and a negative ``closingMm`` do for what the run or the card says of refinement. ``study`` is the study that is shown, see `studyScene`.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -56,6 +57,10 @@ class TomoSegParameterNode:
     legend: bool = True
     threshold: float = 0.0
     borders: str = "heatmap"
+    refineMethod: str
+    boundaryMm: Annotated[float, WithinRange(0, 100)] = 0.0
+    reachMm: Annotated[float, WithinRange(0, 200)] = 0.0
+    closingMm: Annotated[float, WithinRange(-1, 50)] = -1.0
     preview: bool = False
     components: str = "all"
     minimumSizeMl: Annotated[float, WithinRange(0, 100)] = 0.0

@@ -83,8 +83,11 @@ class RefineMaskJob(JobModel):
         threshold: The mask begins above this value of the heatmap.
         model: Name of a known model, or a model's folder, whose card has the parameters and says
             what the mask is called.
-        refine: Another method than the card's, with the card's parameters.
         refinement: The method and its parameters, instead of those of a card.
+        refine: Another method than the card's or that of ``refinement``.
+        boundary_mm: Another value of this parameter of `RefinementSettings`.
+        reach_mm: Likewise.
+        closing_mm: Likewise.
         components: Which connected components of the mask are kept; None: as the model's card
             says, else all.
         minimum_size_ml: Smaller components are dropped; None likewise.
@@ -102,8 +105,11 @@ class RefineMaskJob(JobModel):
     agreement: FilePath
     threshold: Annotated[float, Field(allow_inf_nan=False)]
     model: FilePath | None = None
-    refine: RefinementMethod | None = None
     refinement: RefinementSettings | None = None
+    refine: RefinementMethod | None = None
+    boundary_mm: Annotated[float, Field(gt=0, le=1000)] | None = None
+    reach_mm: Annotated[float, Field(gt=0, le=1000)] | None = None
+    closing_mm: Annotated[float, Field(ge=0, le=50)] | None = None
     components: Components | None = None
     minimum_size_ml: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     region: Region | None = None
@@ -113,11 +119,9 @@ class RefineMaskJob(JobModel):
     overwrite: bool = False
 
     @model_validator(mode="after")
-    def _one_refinement(self) -> RefineMaskJob:
+    def _some_refinement(self) -> RefineMaskJob:
         if self.refinement is None and self.model is None:
             raise ValueError("neither a model nor a refinement with its parameters is named")
-        if self.refinement is not None and self.refine is not None:
-            raise ValueError("the method of refinement is named twice")
         return self
 
 

@@ -110,7 +110,13 @@ def _refinement(job: RefineMaskJob, card: ModelCard | None) -> RefinementSetting
     if settings is None:
         assert card is not None  # the document sees to it
         settings = card.refinement or RefinementSettings()
-    return settings if job.refine is None else settings.model_copy(update={"method": job.refine})
+    changes = {
+        "method": job.refine,
+        "boundary_mm": job.boundary_mm,
+        "reach_mm": job.reach_mm,
+        "closing_mm": job.closing_mm,
+    }
+    return settings.model_copy(update={k: v for k, v in changes.items() if v is not None})
 
 
 def _mask_settings(job: RefineMaskJob, card: ModelCard | None) -> MaskSettings:

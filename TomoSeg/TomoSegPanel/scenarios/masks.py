@@ -71,6 +71,13 @@ def a_mask_that_follows_the_image_is_the_command_line_s_in_a_reopened_scene_too(
     assert settings["refinement"]["method"] == "random-walker", settings
     assert settings["refinement"]["boundary_mm"] > 0, settings
 
+    bench.chooseItem(bench.ui.refineCombo, "geodesic")
+    geodesic, settings = _made(bench)
+    expected = _engineMask(bench, volume, refine="geodesic", **wanted)
+    np.testing.assert_array_equal(geodesic, expected)
+    assert settings["refinement"]["method"] == "geodesic", settings
+    bench.chooseItem(bench.ui.refineCombo, "")
+
     bench.chooseItem(bench.ui.bordersCombo, "heatmap")
     bare, settings = _made(bench)
     assert (bare != mask).any() and "refinement" not in settings
