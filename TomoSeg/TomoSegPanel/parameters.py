@@ -25,10 +25,10 @@ class TomoSegParameterNode:
     """The panel's settings, saved with the scene.
 
     Further channels of the input are node references of the underlying node (`channelNode`).
-    An empty ``method``, ``window`` or
-    ``rectified`` (else ``yes`` or ``no``) and a negative ``filterOrder`` or ``cutoff`` stand for
-    what the model's card recommends, as an empty ``refineMethod``, ``boundaryMm`` and ``reachMm`` of
-    zero and a negative ``closingMm`` do for what the run or the card says of refinement. ``study`` is the study that is shown, see `studyScene`.
+    An empty ``method``, ``window`` or ``rectified`` (else ``yes`` or ``no``) and a negative
+    ``filterOrder`` or ``cutoff`` stand for what the model's card recommends. Likewise an empty
+    ``refineMethod``, a ``boundaryMm`` or ``reachMm`` of zero and a negative ``closingMm`` stand for
+    what the run has used, or the card. ``study`` is the study that is shown, see `studyScene`.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode

@@ -18,7 +18,7 @@ from TomoSegPanel.worker import WorkerProcess
 
 def _engineMask(bench: Bench, volume: Any, **settings: Any) -> np.ndarray:
     """The mask ``[k, j, i]`` of a run of its own, whose inputs and outputs are files."""
-    scan, output = bench.folder / "scan.nrrd", bench.folder / "run"
+    scan, output = bench.folder / "scan.nrrd", bench.folder / f"run-{settings['refine']}"
     writeNrrd(scan, slicer.util.arrayFromVolume(volume), display.matrixOf(volume))
     document = {"kind": "run", "input": str(scan), "output": str(output), **settings}
     path = bench.folder / "run.json"
