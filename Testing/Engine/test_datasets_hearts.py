@@ -51,8 +51,11 @@ STILL = ScanRecipe(
     plan_degrees=0,
     plan_mm=0,
     breath_mm=0,
+    roll_degrees=0,
+    center_mm=6,
     turn_degrees=0,
     zoom=(1, 1),
+    gamma=(1, 1),
     bias=0,
     noise=(0, 0),
 )
@@ -159,12 +162,48 @@ def test_random_displacements_are_smooth_and_as_large_as_told() -> None:
     assert np.abs(np.diff(field, axis=1)).max() < 6  # mm between nodes 12 mm apart: no folding
 
 
-def test_the_long_axis_is_found_from_the_labels(anatomy: HeartAnatomy) -> None:
+def test_the_long_axis_ends_where_the_cavity_does(anatomy: HeartAnatomy) -> None:
     scanner = scanner_of(anatomy, heart_of(anatomy), replace(STILL, turn_degrees=15))
     base, apex = scanner.find_long_axis()
     axis = (apex - base) / np.linalg.norm(apex - base)
     assert axis @ scanner.frame[:, 2] > np.cos(np.radians(2))
     np.testing.assert_allclose(scanner.frame_points(base)[:2], 0, atol=1.5)
+
+
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_the_long_axis_runs_from_the_valve_to_the_apex_in_hearts_of_any_shape(
+    anatomy: HeartAnatomy, group: str
+) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        heart = make_heart(anatomy, rng, GROUPS[group])
+        scanner = Scanner(anatomy, heart, STILL, rng)
+        base, apex = (heart.source(scanner.frame_points(p), 0.0) for p in scanner.find_long_axis())
+        np.testing.assert_allclose(base, (0, 0, 0), atol=3)
+        np.testing.assert_allclose(apex, (0, 0, LENGTH), atol=3)
+
+
+def test_a_stretched_heart_is_longer(anatomy: HeartAnatomy) -> None:
+    lengths = []
+    for factor in (0.9, 1.0, 1.2):
+        scanner = scanner_of(anatomy, heart_of(anatomy, stretch=(1.0, 1.0, factor)))
+        base, apex = scanner.find_long_axis()
+        lengths.append(float(np.linalg.norm(apex - base)))
+    np.testing.assert_allclose(lengths, LENGTH * np.array([0.9, 1.0, 1.2]), atol=2)
+
+
+def test_images_are_turned_in_their_plane_as_much_as_the_recipe_says(
+    anatomy: HeartAnatomy,
+) -> None:
+    def ups(roll: float) -> np.ndarray:
+        recipe = replace(STILL, roll_degrees=roll, side=4, phases=1)
+        rng = np.random.default_rng(3)
+        views = Scanner(anatomy, heart_of(anatomy), recipe, rng).scan()
+        return np.array([view.planes[0].row_step / view.planes[0].spacing[1] for view in views])
+
+    cosines = (ups(0.0) * ups(20.0)).sum(axis=1)
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    assert angles.max() > 8 and angles.max() < 80
 
 
 def test_planned_views_cut_each_other_in_the_long_axis(anatomy: HeartAnatomy) -> None:
