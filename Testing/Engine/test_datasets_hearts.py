@@ -36,7 +36,13 @@ from TomoSegLib.datasets.hearts_anatomy import (
     ventricle_frame,
 )
 from TomoSegLib.datasets.hearts_dicom import write_views
-from TomoSegLib.datasets.hearts_motion import Cavity, Heart, contraction_at, random_displacement
+from TomoSegLib.datasets.hearts_motion import (
+    Cavity,
+    Heart,
+    contraction_at,
+    make_heart,
+    random_displacement,
+)
 from TomoSegLib.datasets.hearts_scan import Scanner, ScanRecipe
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.volume import Geometry
@@ -178,7 +184,7 @@ def test_the_long_axis_runs_from_the_valve_to_the_apex_in_hearts_of_any_shape(
         rng = np.random.default_rng(seed)
         heart = make_heart(anatomy, rng, GROUPS[group])
         scanner = Scanner(anatomy, heart, STILL, rng)
-        base, apex = (heart.source(scanner.frame_points(p), 0.0) for p in scanner.find_long_axis())
+        base, apex = heart.source(scanner.frame_points(np.stack(scanner.find_long_axis())), 0.0)
         np.testing.assert_allclose(base, (0, 0, 0), atol=3)
         np.testing.assert_allclose(apex, (0, 0, LENGTH), atol=3)
 
