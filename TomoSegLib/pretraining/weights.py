@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -183,7 +184,8 @@ def load_pretrained(source: Path) -> Pretrained:
 def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
     """Fill a network with pre-trained weights as far as they go.
 
-    The last layer begins anew. A first layer of one channel is repeated for several.
+    The last layer begins anew. A first layer of one channel is repeated for several. Layers
+    before a batch norm get the scale that they had at random, see `_rescale`.
 
     Args:
         network: Changed in place.
@@ -219,8 +221,40 @@ def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
             "It needs a U-Net of this project or MONAI's BasicUNet with batch norm and the same "
             "--features.",
         )
+    sizes = {name: float(own[name].norm()) for name in fitting if name.endswith("conv.weight")}
     network.load_state_dict({**own, **fitting})
+    _rescale(network, sizes)
     return sorted(n for n in own.keys() - fitting.keys() if not is_output_weight(n))
+
+
+def _rescale(network: nn.Module, sizes: Mapping[str, float]) -> None:
+    """Give convolutions before a batch norm another norm; what the network computes stays.
+
+    Batch norm takes the scale of what it gets away, so the weights' norm means nothing but how
+    much a step of a given size turns them (T. van Laarhoven, "L2 regularization versus batch and
+    weight normalization", 2017). It grows in training: twice or three times as long weights learn
+    half or a third as fast as random ones at the same rate, and a pre-trained network would be
+    behind for that alone.
+
+    Args:
+        network: Changed in place.
+        sizes: Norms that weights shall have, by their name.
+    """
+    for name, block in network.named_modules():
+        wanted = sizes.get(f"{name}.conv.weight", 0.0)
+        norm = getattr(getattr(block, "adn", None), "N", None)
+        if not wanted or not isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            continue
+        with torch.no_grad():
+            factor = wanted / block.conv.weight.norm().clamp_min(1e-12)
+            for value, power in (
+                (block.conv.weight, 1),
+                (block.conv.bias, 1),
+                (norm.running_mean, 1),
+                (norm.running_var, 2),
+            ):
+                if value is not None:
+                    value.mul_(factor**power)
 
 
 def _invalid(path: Path, reason: str) -> TomoSegError:
