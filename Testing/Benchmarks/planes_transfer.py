@@ -107,6 +107,7 @@ SIZES = {
             augmentation=3.0,
             rotation=25.0,
             zoom=1.15,
+            averaged=0.4,
         ),
     ),
     # The paper's images and network; its numbers of steps are not known.
@@ -126,6 +127,7 @@ SIZES = {
             flips=(),
             rotation=25.0,
             zoom=1.15,
+            averaged=0.4,
         ),
     ),
 }

@@ -121,6 +121,34 @@ def test_what_was_stopped_anywhere_comes_to_the_same_weights(manifest, tmp_path)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+def test_the_last_weights_are_averaged_and_a_stop_changes_nothing(manifest, tmp_path, monkeypatch):
+    options = replace(OPTIONS, steps=6, averaged=0.5, validate_every=2)
+    seen = []
+    step = Finetuner.step
+
+    def watched(trainer):
+        figures = step(trainer)
+        seen.append(trainer.network.state_dict()["final_conv.weight"].clone())
+        return figures
+
+    monkeypatch.setattr(Finetuner, "step", watched)
+    found = finetune(asked(manifest, tmp_path / "whole", options=options))
+    assert found is not None and len(seen) == 6
+    mean = torch.stack(seen[3:]).mean(dim=0)
+    kept = json.loads((tmp_path / "whole" / "finetuning.json").read_text())["kept_step"]
+    name = "final_conv.weight"
+    expected = {2: seen[1], 4: seen[3], 6: mean}[kept]
+    torch.testing.assert_close(weights(tmp_path / "whole")[name], expected)
+    for last in (3, 5, 99):
+        steps = []
+        finetune(
+            asked(manifest, tmp_path / "parts", options=options),
+            lambda stage, done, total, figures, s=steps: s.append(done) if stage == "train" else 0,
+            lambda s=steps, n=last: bool(s) and s[-1] >= n,
+        )
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
 def test_the_number_of_processes_changes_nothing(manifest, tmp_path):
     finetune(asked(manifest, tmp_path / "none"))
     finetune(asked(manifest, tmp_path / "two", workers=2))

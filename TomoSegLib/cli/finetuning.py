@@ -114,6 +114,15 @@ def finetune(
     ] = 10.0,
     plateau_factor: option.PlateauFactor = 0.5,
     plateau_patience: option.PlateauPatience = 10,
+    averaged: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the steps, the last ones, over which weights are averaged; 0: the last "
+            "weights count. Steadier with few labels.",
+        ),
+    ] = 0.0,
     validate_every: option.ValidateEvery = 100,
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Of sliding windows, share of their sides.")
@@ -221,6 +230,7 @@ def finetune(
             "overlap": overlap != _OVERLAP,
             "rotation": rotation != 0,
             "zoom": zoom != 1,
+            "averaged": averaged != 0,
         }
         if given := [option for option, is_given in others.items() if is_given]:
             raise TomoSegError(
@@ -240,7 +250,7 @@ def finetune(
             "Example: --labels organ=1,tumour=2+3; to classify stacks give --task classification.",
         )
     options |= {"patch": _voxels(patch), "loss": loss, "overlap": overlap}
-    options |= {"rotation": rotation, "zoom": zoom}
+    options |= {"rotation": rotation, "zoom": zoom, "averaged": averaged}
     return _segmenter({**what, "dimensions": dimensions}, options, labels)
 
 

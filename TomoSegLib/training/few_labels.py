@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
 from TomoSegLib.training.loader import Batch
@@ -47,7 +48,9 @@ class FinetuningState(StepState):
 class FewLabelsTrainer(StepwiseTrainer):
     """Trains a network on labelled cases with Adam; the last layer may learn faster.
 
-    Without validation cases the last weights are kept, else those with the highest score.
+    Without validation cases the last weights are kept, else those with the highest score. They are
+    the mean of the weights after each of the last steps where that is asked for: P. Izmailov et
+    al., "Averaging weights leads to wider optima and better generalization", UAI 2018.
 
     Args:
         network: The network, on its device.
@@ -58,6 +61,7 @@ class FewLabelsTrainer(StepwiseTrainer):
         device: Where it runs.
         workers: Processes that prepare batches; their number changes nothing about the result.
         is_new: Whether a weight of that name belongs to the last layer, which begins anew.
+        averaged: Share of the steps, the last ones, whose weights are averaged.
 
     Attributes:
         score: Name of the figure of the validation cases that says which weights are kept.
@@ -78,6 +82,7 @@ class FewLabelsTrainer(StepwiseTrainer):
         device: torch.device | str,
         workers: int,
         is_new: Callable[[str], bool],
+        averaged: float = 0.0,
     ) -> None:
         super().__init__(network, options, FinetuningState(), device, workers)
         self._data, self._items, self._validated = data, items, validated
@@ -98,6 +103,10 @@ class FewLabelsTrainer(StepwiseTrainer):
             patience=options.plateau_patience,
         )
         self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
+        self._average: AveragedModel | None = None
+        self._averaged_from = round((1 - averaged) * options.steps)
+        if averaged:
+            self._average = self.resumed["average"] = AveragedModel(network)
 
     @abstractmethod
     def _loss(self, batch: Batch) -> Tensor:
@@ -117,13 +126,25 @@ class FewLabelsTrainer(StepwiseTrainer):
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self._average is not None and self.state.step >= self._averaged_from:
+            self._average.update_parameters(self.network)
         self.state.loss_sum += value
         self._count_step()
         return {"loss": value}
 
     def _validate(self) -> None:
-        state = self.state
         self._check_weights()
+        if self._average is None or not self._average.n_averaged:
+            self._judge()
+            return
+        last = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self._average.module.state_dict())
+        self._judge()
+        self.network.load_state_dict(last)
+
+    def _judge(self) -> None:
+        """Measure the weights as they are, and keep them if they are the best."""
+        state = self.state
         self._renew_statistics(self._data, self._items)
         entry = {"step": float(state.step), "train loss": state.loss_sum / state.counted}
         state.loss_sum, state.counted = 0.0, 0

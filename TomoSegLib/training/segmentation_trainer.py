@@ -39,6 +39,7 @@ class FinetuningOptions:
             starts could not be compared.
         plateau_factor: What `ReduceLROnPlateau` multiplies the rates by.
         plateau_patience: Validations without a gain before it does.
+        averaged: Share of the steps, the last ones, over which the weights are averaged.
         validate_every: Steps between validations and checkpoints.
         overlap: Of sliding windows, as a fraction of their sides.
         flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
@@ -58,6 +59,7 @@ class FinetuningOptions:
     last_layer_factor: float = 10.0
     plateau_factor: float = 0.5
     plateau_patience: int = 10
+    averaged: float = 0.0
     validate_every: int = 100
     overlap: float = 0.5
     flips: tuple[int, ...] = (0, 1, 2)
@@ -126,6 +128,7 @@ class Finetuner(FewLabelsTrainer):
             device,
             workers,
             is_output_weight,
+            options.averaged,
         )
         self.background = background
         self.validation, self.label_names = validation, label_names
