@@ -41,9 +41,14 @@ def main() -> int:
     options = parser.parse_args()
     model = find_model(options.model)
     encoder = load_encoder(model, choose_device(options.device))
+    if not all("=" in part for part in options.set):
+        parser.error("--set wants NAME=VALUE")
     changes = dict(part.split("=", 1) for part in options.set)
     kept = (model.card.refinement or RefinementSettings()).model_dump()
-    positives = [c for c in read_manifest(options.manifest).split(options.split) if c.label]
+    cases = read_manifest(options.manifest).split(options.split)
+    positives = [case for case in cases if case.label and case.mask is not None]
+    if not positives:
+        parser.error(f"no positive case of the split {options.split} has a mask")
     examples = []
     for number, case in enumerate(positives, 1):
         examples.append(example_of(prepare_case(case, model.card), encoder, model.card))

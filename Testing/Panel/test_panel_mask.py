@@ -228,12 +228,17 @@ def preview_voxels(heatmap):
 def test_borders_islands_and_sizes_begin_as_the_run_has_made_its_mask(widget, heatmap):
     assert widget.ui.bordersCombo.currentData == "heatmap"
     record = provenance.readRecord(heatmap)
+    parameters = widget._parameterNode
+    parameters.refineMethod, parameters.reachMm = "geodesic", 8.0  # of an earlier run
+    parameters.boundaryMm, parameters.closingMm = 3.0, 0.0
     record["refinement"] = {"method": "random-walker", "level": 0.35}
     record["job"] |= {"components": "largest", "minimum_size_ml": 0.25}
     heatmap.SetAttribute(provenance.RECORD, json.dumps(record))
     widget.panel.mask.begin(heatmap)
     host.process()
     assert widget.ui.bordersCombo.currentData == "image"
+    assert widget.ui.refineCombo.currentData == "" and parameters.closingMm == -1
+    assert parameters.boundaryMm == parameters.reachMm == 0
     assert widget.ui.componentsCombo.currentData == "largest"
     assert widget.ui.minimumSizeSlider.value == widget._parameterNode.minimumSizeMl == 0.25
     assert not widget.ui.smoothingSlider.enabled

@@ -108,6 +108,8 @@ class MaskSection(Section):
         selectData(ui.refineCombo, parameters.refineMethod)
         for name in ("refineCombo", "boundarySpinBox", "reachSpinBox", "closingSpinBox"):
             getattr(ui, name).setEnabled(wish is not None)
+        if parameters.refineMethod == "threshold":  # it looks at each voxel by itself
+            ui.boundarySpinBox.setEnabled(False)
         # A refined mask is as smooth as its own parameters make it.
         ui.smoothingSlider.setEnabled(heatmap is not None and wish is None)
         chosen = parameters.segmentation
@@ -132,6 +134,8 @@ class MaskSection(Section):
             parameters, job = self.parameters, record["job"]
             parameters.threshold = float(record["mask"]["threshold"])
             parameters.borders = "image" if record.get("refinement") else "heatmap"
+            parameters.refineMethod = ""
+            parameters.boundaryMm, parameters.reachMm, parameters.closingMm = 0.0, 0.0, -1.0
             # As the run's own mask was made.
             if job.get("components") in ("all", "largest", "peak"):
                 parameters.components = job["components"]

@@ -119,8 +119,8 @@ def finetune(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of the steps, the last ones, over which weights are averaged; 0: the last "
-            "weights count. Steadier with few labels.",
+            help="Share of the steps, the last ones, over which weights are averaged: steadier "
+            "with few labels; 0: never.",
         ),
     ] = 0.0,
     validate_every: option.ValidateEvery = 100,

@@ -39,7 +39,7 @@ Rotation = Annotated[
     float, typer.Option(min=0.0, max=180.0, help="Largest random turn of patches, degrees.")
 ]
 Zoom = Annotated[
-    float, typer.Option(min=1.0, max=2.0, help="Largest random zoom of patches, as a factor.")
+    float, typer.Option(min=1.0, max=2.0, help="Largest random zoom of patches along each axis.")
 ]
 VoxelSize = Annotated[float, typer.Option(min=0.1, max=20.0, help="Voxel size, mm.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]

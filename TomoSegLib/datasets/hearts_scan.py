@@ -161,7 +161,7 @@ class Scanner:
 
     def ventricle_volume_ml(self, phase: float, label: int = LEFT_VENTRICLE) -> float:
         """Volume of a cavity at a phase."""
-        axes = [np.arange(low, high, _STEP_MM) for low, high in ((-90, 60), (-70, 80), (-5, 95))]
+        axes = [np.arange(low, high, _STEP_MM) for low, high in ((-105, 70), (-80, 90), (-35, 115))]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         count = np.count_nonzero(self.labels_at(self.patient_points(grid), phase) == label)
         return float(count * (_STEP_MM * self.zoom) ** 3 / 1000)

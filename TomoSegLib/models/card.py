@@ -149,7 +149,8 @@ class RefinementSettings(StrictModel):
         level: Where between the median intensities of outside and inside seeds the border lies.
         heat_weight: What a doubling of the heat adds to the log odds of a voxel being inside.
         boundary_mm: How much a mm^2 of border counts against a mm^3 of evidence: the larger, the
-            smoother the mask.
+            smoother the mask. With ``geodesic`` how long a step across an edge of the image is;
+            with ``threshold`` nothing.
         smoothing_mm: Standard deviation of the Gaussian that takes noise from the image first.
         closing_mm: Gaps up to twice as wide are closed (morphological closing by a ball): the
             rims of lesions are broken where they do not enhance.

@@ -184,8 +184,9 @@ def load_pretrained(source: Path) -> Pretrained:
 def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
     """Fill a network with pre-trained weights as far as they go.
 
-    The last layer begins anew. A first layer of one channel is repeated for several. Layers
-    before a batch norm get the scale that they had at random, see `_rescale`.
+    The last layer begins anew. A first layer of one channel is repeated for several. The blocks
+    of the project's U-Nets (not the encoders of other networks in them) get the scale that they
+    had at random, see `_rescale`.
 
     Args:
         network: Changed in place.
@@ -228,7 +229,8 @@ def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
 
 
 def _rescale(network: nn.Module, sizes: Mapping[str, float]) -> None:
-    """Give convolutions before a batch norm another norm; what the network computes stays.
+    """Give convolutions before a batch norm another norm; what the network computes stays, but for
+    the epsilon of batch norm.
 
     Batch norm takes the scale of what it gets away, so the weights' norm means nothing but how
     much a step of a given size turns them (T. van Laarhoven, "L2 regularization versus batch and

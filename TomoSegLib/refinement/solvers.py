@@ -40,7 +40,8 @@ class Problem:
         seeds: What is known.
         evidence: ``(k, j, i)`` log odds of a voxel being inside, from intensity and heatmap.
         spacing: Along ``(i, j, k)``, mm.
-        boundary_mm: How much a mm^2 of border counts against a mm^3 of evidence.
+        boundary_mm: How much a mm^2 of border counts against a mm^3 of evidence; with `geodesic`
+            how long a step across an edge is.
     """
 
     image: Float32Array

@@ -48,9 +48,10 @@ class FinetuningState(StepState):
 class FewLabelsTrainer(StepwiseTrainer):
     """Trains a network on labelled cases with Adam; the last layer may learn faster.
 
-    Without validation cases the last weights are kept, else those with the highest score. They are
-    the mean of the weights after each of the last steps where that is asked for: P. Izmailov et
-    al., "Averaging weights leads to wider optima and better generalization", UAI 2018.
+    Without validation cases the last weights are kept, else those with the highest score. Where
+    it is asked for, what is judged and kept in the last part of the training is the mean of the
+    weights after each of its steps so far: P. Izmailov et al., "Averaging weights leads to wider
+    optima and better generalization", UAI 2018. Weights from before that may still score higher.
 
     Args:
         network: The network, on its device.
@@ -104,7 +105,7 @@ class FewLabelsTrainer(StepwiseTrainer):
         )
         self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
         self._average: AveragedModel | None = None
-        self._averaged_from = round((1 - averaged) * options.steps)
+        self._averaged_from = min(round((1 - averaged) * options.steps), options.steps - 1)
         if averaged:
             self._average = self.resumed["average"] = AveragedModel(network)
 

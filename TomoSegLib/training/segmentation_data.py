@@ -187,7 +187,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         augmentation: Strength of changes of intensity; 0 for none.
         seed: Of the training.
         rotation: Largest turn about each axis, degrees; of patches of one slice in their plane.
-        zoom: Largest zoom, as a factor; its inverse is the least.
+        zoom: Largest zoom along each axis by itself, as a factor; its inverse is the least.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         shift = rng.integers(-half // 2, half // 2 + 1)
         start = np.array(center) - half + shift
         spare = np.array(case.classes.shape) - self._patch
-        start = np.clip(start, 0, np.maximum(spare, 0)) + np.minimum(spare, 0) // 2
+        start = np.clip(start, 0, np.maximum(spare, 0)) - np.maximum(-spare, 0) // 2
         start, size = start - self._margin, np.array(self._patch) + 2 * np.array(self._margin)
         patch = {
             "image": _cut(case.image, start, size, self._background).astype(np.float32),
@@ -240,13 +240,20 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
 def _warper(
     patch: tuple[int, int, int], rotation: float, zoom: float
 ) -> tuple[tuple[int, int, int], Any]:
-    """MONAI's random affine of patches, and by how many voxels what it gets must be larger."""
+    """MONAI's random affine of patches, and by how many voxels what it gets must be larger.
+
+    Turns about several axes bring a bit of every side into every other one. Corners of extreme
+    draws may still reach beyond, and are filled with what is nearest.
+    """
     from monai import transforms
 
     angle = float(np.radians(rotation))
-    reach = (np.cos(min(angle, np.pi / 4)) + np.sin(min(angle, np.pi / 4))) * zoom
     flat = patch[0] == 1  # a 2D network's: it stays in its plane
-    k, j, i = (0 if n == 1 else int(np.ceil((reach - 1) * n / 2)) for n in patch)
+    sides = np.array(patch[1:] if flat else patch) / 2
+    others = float(np.sin(min(angle, np.pi / 2))) * (sides.sum() - sides)
+    reach = zoom * np.minimum(np.linalg.norm(sides), sides + others)
+    margins = [int(n) for n in np.ceil(reach - sides)]
+    k, j, i = [0, *margins] if flat else margins
     scale = (1 / zoom - 1, zoom - 1)
     warp = transforms.RandAffined(
         ("image", "classes"),

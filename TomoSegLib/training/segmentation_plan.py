@@ -189,7 +189,7 @@ class Plan:
             "preprocessing": preprocessing,
             **({"encoder": self.encoder} if self.encoder else {}),
             "start": start if self.pretrained is None else self.pretrained.sha256,
-            "options": self.what.options.as_dict(),
+            "options": self.what.options.identity(),
         }
 
 

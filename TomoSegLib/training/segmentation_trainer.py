@@ -21,6 +21,7 @@ from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
 
 Loss = Literal["dice", "dice-ce", "noise-tolerant"]
+_LATER_OPTIONS = ("averaged", "rotation", "zoom")
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class FinetuningOptions:
             starts could not be compared.
         plateau_factor: What `ReduceLROnPlateau` multiplies the rates by.
         plateau_patience: Validations without a gain before it does.
-        averaged: Share of the steps, the last ones, over which the weights are averaged.
+        averaged: Share of the steps, the last ones, over which the weights are averaged, see
+            `FewLabelsTrainer`.
         validate_every: Steps between validations and checkpoints.
         overlap: Of sliding windows, as a fraction of their sides.
         flips: Axes (0 for k, 1 for j, 2 for i) that patches are flipped along.
         augmentation: Strength of changes of intensity; 0 for none.
         rotation: Largest random turn of patches about each axis, degrees; in the plane for a 2D
             network.
-        zoom: Largest random zoom of patches, as a factor; its inverse is the least.
+        zoom: Largest random zoom of patches along each axis by itself, as a factor; its inverse
+            is the least.
         precision: Of the network's arithmetic, see `TomoSegLib.training.precision`.
         seed: Everything random follows from it.
     """
@@ -72,6 +75,16 @@ class FinetuningOptions:
     def as_dict(self) -> dict[str, Any]:
         """For records."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a training this one: as it was before there were the later options, as long
+        as they are not used. What began then goes on."""
+        default = FinetuningOptions().as_dict()
+        return {
+            name: value
+            for name, value in self.as_dict().items()
+            if name not in _LATER_OPTIONS or value != default[name]
+        }
 
 
 class Finetuner(FewLabelsTrainer):

@@ -172,7 +172,7 @@ def _cases(manifest: Path) -> list[Case]:
 def _claim(what: SelfTraining, teacher: ModelFolder, cases: Sequence[Case]) -> None:
     """Mark the folder as this training's, or refuse it."""
     rows = [[c.id, c.split, c.label, *map(str, c.paths.values())] for c in cases]
-    options = {k: v for k, v in what.options.as_dict().items() if k != "steps"}
+    options = {k: v for k, v in what.options.identity().items() if k != "steps"}
     record = {
         "teacher": model_hash(teacher),
         "cases": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
