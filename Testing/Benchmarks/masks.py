@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transfer_report import teller
+from transfer_report import finished, teller
 
 from TomoSegLib.datasets.manifest import read_manifest
 from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
@@ -133,7 +133,7 @@ def upper_bound(folder: Path, manifest: Path, options: argparse.Namespace, devic
         simulated=True,
         device=device,
     )
-    if not (what.output / "finetuning.json").exists():
+    if not finished(what.output, what.options.as_dict()):
         finetune(what, teller("supervised U-Net"))
     return what.output / "model"
 

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from planes_classes import ClassBench, class_rows
 from planes_report import CLASS_TABLES, SEGMENTATION_TABLES, pretext_table, write_report
-from transfer_report import read_csv, teller
+from transfer_report import finished, read_csv, teller
 
 from TomoSegLib.cli import main as tomoseg
 from TomoSegLib.datasets.hearts import MANIFEST, HeartSimulation, simulate_hearts
@@ -224,7 +224,8 @@ class Bench:
         """Folder of a fine-tuning on a number of labelled studies."""
         name = f"{start}-{studies}-{seed}"
         folder = self.folder / "finetuned" / name
-        if not (folder / "finetuning.json").exists():
+        options = replace(self.size.finetuning, seed=seed)
+        if not finished(folder, options.as_dict()):
             what = Finetuning(
                 self.folder / "stacks.csv",
                 folder,
@@ -232,7 +233,7 @@ class Bench:
                 dimensions=2,
                 start=self.pretrained(start, seed),
                 fraction=Fraction(studies, self.size.labelled),
-                options=replace(self.size.finetuning, seed=seed),
+                options=options,
                 spacing_mm=self.size.planes.spacing_mm,
                 features=None if start == IMAGENET else self.size.features,
                 workers=self.workers,

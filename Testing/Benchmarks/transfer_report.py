@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -131,3 +132,14 @@ def teller(title: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
             print(f"{title}: {done}/{total}, {left / 60:.1f} min left {text}", flush=True)
 
     return tell
+
+
+def finished(folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a fine-tuning is there; one with other options ends the bench."""
+    path = folder / "finetuning.json"
+    if not path.exists():
+        return False
+    recorded = json.loads(path.read_text(encoding="utf-8"))["options"]
+    if recorded != json.loads(json.dumps(options)):
+        sys.exit(f"{folder} was trained with other options: choose another --output.")
+    return True
