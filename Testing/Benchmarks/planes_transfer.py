@@ -141,6 +141,8 @@ class Bench:
         for name in ("pretraining", "finetuning"):
             if steps := getattr(options, f"{name}_steps"):
                 size = replace(size, **{name: replace(getattr(size, name), steps=steps)})
+        flips = tuple(sorted("kji".index(axis) for axis in options.flips))
+        size = replace(size, finetuning=replace(size.finetuning, flips=flips))
         self.size, self.folder, self.workers = size, options.output, options.workers
         self.hearts: Path = options.hearts
         self.device = str(choose_device(options.device))
@@ -274,6 +276,9 @@ def main() -> int:
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--studies", type=int, nargs="+", default=[1, 2, 5, 10, 50])
     parser.add_argument("--real", type=Path, help="folder of a study as NIfTI files")
+    parser.add_argument(
+        "--flips", default="", help="as of 'tomoseg finetune'; i where files may be mirrored"
+    )
     parser.add_argument("--pretraining-steps", type=int)
     parser.add_argument("--finetuning-steps", type=int)
     parser.add_argument("--workers", type=int, default=0)

@@ -98,7 +98,33 @@ def test_augmentation_turns_zooms_shifts_and_mirrors() -> None:
     assert 5 < max(centers) <= 15 * np.sqrt(2)
     still = crop_plane(plane, OPTIONS)
     np.testing.assert_allclose(still.center, plane.center, atol=1e-9)
-    np.testing.assert_allclose(still.column_step, plane.column_step / 1.4 * 2, atol=1e-9)
+    # Its axes are the image's, one way or another.
+    along = [plane.column_step / 1.4, plane.row_step / 1.9]
+    cosines = np.abs(np.array([[step @ axis for axis in along] for step in still_axes(still)]))
+    np.testing.assert_allclose(np.sort(cosines, axis=None), [0, 0, 2, 2], atol=1e-9)
+
+
+def still_axes(plane: ImagePlane) -> tuple[np.ndarray, np.ndarray]:
+    return plane.column_step, plane.row_step
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crop_is_the_same_however_the_file_stores_the_image(seed: int) -> None:
+    plane = oblique(seed)
+    columns, rows, origin = plane.column_step, plane.row_step, plane.origin
+    last = origin + 89 * columns, origin + 69 * rows
+    stored = [
+        plane,
+        ImagePlane(last[0], -columns, rows, (70, 90)),
+        ImagePlane(last[1], columns, -rows, (70, 90)),
+        ImagePlane(last[0] + last[1] - origin, -rows, -columns, (90, 70)),
+        ImagePlane(origin, rows, columns, (90, 70)),
+    ]
+    for drawn in (None, 5):
+        crops = [crop_plane(p, OPTIONS, None if drawn is None else rng(drawn)) for p in stored]
+        for crop in crops[1:]:
+            for name in ("origin", "column_step", "row_step"):
+                np.testing.assert_allclose(getattr(crop, name), getattr(crops[0], name), atol=1e-9)
 
 
 def test_the_heatmap_is_a_gaussian_of_the_distance_in_mm() -> None:

@@ -9,11 +9,11 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.orientation import plane_frame
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.models.card import Slices
 from TomoSegLib.tomography.planes import (
     foreground_runs,
-    plane_frame,
     plane_stack,
     plane_stacks,
     sample_planes,

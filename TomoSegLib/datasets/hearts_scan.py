@@ -17,9 +17,9 @@ from TomoSegLib.datasets.hearts_anatomy import (
     ventricle_frame,
 )
 from TomoSegLib.datasets.hearts_motion import Heart
+from TomoSegLib.imaging.orientation import plane_frame
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import ImagePlane
-from TomoSegLib.tomography.planes import plane_frame
 
 # Mean and standard deviation, over scans, of balanced SSFP signals: air, lung, fat, muscle, blood,
 # bone, liver, spleen, wall of the heart. Chosen to look like cine MR; not measured.

@@ -26,9 +26,9 @@ from TomoSegLib.datasets.hearts_dicom import write_views
 from TomoSegLib.datasets.hearts_motion import displaced, random_displacement
 from TomoSegLib.datasets.hearts_scan import ScannedView
 from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.imaging.orientation import plane_frame
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import ImagePlane
-from TomoSegLib.tomography.planes import plane_frame
 
 RECIPE_VERSION = 1
 

@@ -20,6 +20,7 @@ from TomoSegLib.imaging.foreground import (
     resample_mask,
 )
 from TomoSegLib.imaging.io import resample, sitk_image
+from TomoSegLib.imaging.orientation import reading_axes
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Intensity, Preprocessing
 
@@ -157,6 +158,8 @@ def model_grid(
 def slices_grid(source: Geometry, foreground: BoolArray, spacing_mm: float) -> Geometry:
     """The slices that the foreground lies in, where they are, with pixels of another size.
 
+    Columns and rows run as radiologists read them (`reading_axes`), however the file stores them.
+
     Args:
         source: The stack's grid; its slices are those along the array's first axis.
         foreground: ``[k, j, i]`` bool on it, not empty.
@@ -171,9 +174,12 @@ def slices_grid(source: Geometry, foreground: BoolArray, spacing_mm: float) -> G
     last = np.array([part.stop - 1 for part in box[::-1]])
     spacing = np.array([spacing_mm, spacing_mm, source.spacing[2]])
     extent = (last - first + 1) * source.spacing
+    direction = _orthonormal(source.direction)
+    columns, rows = reading_axes(direction[:, 0], direction[:, 1])
+    order = [columns[0], rows[0], 2]
+    direction, extent = direction[:, order] * (columns[1], rows[1], 1), extent[order]
     size = np.ceil(extent / spacing - 1e-6).astype(int) + 2
     size[2] = last[2] - first[2] + 1
-    direction = _orthonormal(source.direction)
     center = source.index_to_lps((first + last) / 2)
     origin = center - direction @ ((size - 1) / 2 * spacing)
     return Geometry.from_parts(

@@ -56,8 +56,8 @@ class Preprocessing(StrictModel):
             skull-stripped, else brain extraction) or ``none`` (everything).
         background: Value given to voxels outside the foreground, after normalisation.
         in_plane: For networks that see a stack slice by slice: slices, which are those along the
-            array's first axis, stay as they are, and ``spacing_mm`` is their pixel size. Axes stay
-            in the file's order, whatever ``orientation`` says.
+            array's first axis, stay as they are, and ``spacing_mm`` is their pixel size. Columns
+            and rows run as radiologists read them, whatever ``orientation`` says.
     """
 
     spacing_mm: Annotated[float, Field(ge=0.1, le=20)] = 2.0

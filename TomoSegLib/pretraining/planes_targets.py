@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from TomoSegLib.imaging.orientation import reading_axes
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import (
     ImagePlane,
@@ -96,6 +97,8 @@ def crop_plane(
 ) -> ImagePlane:
     """The square of pixels about the middle of an image, in its plane.
 
+    Columns and rows run as radiologists read them, however the file stores them.
+
     Args:
         plane: The image as acquired.
         options: Size, and how much it is varied.
@@ -104,7 +107,8 @@ def crop_plane(
     u = plane.column_step / plane.spacing[0]
     v = plane.row_step / plane.spacing[1]
     v = v - (v @ u) * u  # perpendicular to the last digit
-    axes = np.stack([u, v / np.linalg.norm(v)])
+    stored = np.stack([u, v / np.linalg.norm(v)])
+    axes = np.stack([sign * stored[number] for number, sign in reading_axes(*stored)])
     center, steps = plane.center, np.eye(2) * options.spacing_mm
     if rng is not None:
         angle = np.radians(rng.uniform(-1, 1) * options.rotation)

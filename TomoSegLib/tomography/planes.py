@@ -23,45 +23,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.orientation import plane_frame
 from TomoSegLib.imaging.volume import FloatArray, Geometry
 
 if TYPE_CHECKING:
     from TomoSegLib.models.card import Slices
 
 BoolArray = npt.NDArray[np.bool_]
-
-# In-plane axes (columns, rows) of slices as radiologists read them, by the LPS axis that the
-# normal is closest to: sagittal (to posterior, down), coronal (to left, down), axial (to left, to
-# posterior).
-_READING_AXES: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = (
-    ((0, 1, 0), (0, 0, -1)),
-    ((1, 0, 0), (0, 0, -1)),
-    ((1, 0, 0), (0, 1, 0)),
-)
-
-
-def plane_frame(normal: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """The in-plane axes of slices with a given normal: radiological convention, made orthogonal.
-
-    Columns run to the patient's left (to posterior in sagittal slices), rows to posterior (down in
-    sagittal and coronal slices). The frame of ``-n`` is that of ``n``, so ``(u, v, n)`` may be
-    left-handed.
-
-    Args:
-        normal: ``(3,)`` unit vector, LPS.
-
-    Returns:
-        Orthonormal ``u`` (direction of growing column index) and ``v`` (of growing row index),
-        ``(3,)`` each, LPS, both perpendicular to the normal.
-    """
-    n = np.asarray(normal, dtype=np.float64)
-    # The small preference breaks ties (n along a space diagonal) the same way on every machine.
-    closest = int(np.argmax(np.abs(n) + np.array([0.0, 1e-9, 2e-9])))
-    columns, rows = (np.array(axis, dtype=np.float64) for axis in _READING_AXES[closest])
-    v = rows - (rows @ n) * n
-    v /= np.linalg.norm(v)
-    u = np.cross(v, n)
-    return (u if u @ columns > 0 else -u), v
 
 
 def sample_planes(
