@@ -181,16 +181,18 @@ def load_pretrained(source: Path) -> Pretrained:
     return Pretrained(weights, record, source, digest)
 
 
-def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
+def begin_with(network: nn.Module, pretrained: Pretrained, *, rescaled: bool = False) -> list[str]:
     """Fill a network with pre-trained weights as far as they go.
 
-    The last layer begins anew. A first layer of one channel is repeated for several. The blocks
-    of the project's U-Nets (not the encoders of other networks in them) get the scale that they
-    had at random, see `_rescale`.
+    The last layer begins anew. A first layer of one channel is repeated for several.
 
     Args:
         network: Changed in place.
         pretrained: The weights.
+        rescaled: Give the blocks of the project's U-Nets (not the encoders of other networks in
+            them) the scale that they had at random, see `_rescale`: they then learn as fast as
+            random ones, which suits trainings of hundreds of steps. In the first few dozen steps
+            it costs some of what was learnt.
 
     Returns:
         Names of weights that begin anew, the last layer's aside: the decoder's, where the
@@ -224,7 +226,8 @@ def begin_with(network: nn.Module, pretrained: Pretrained) -> list[str]:
         )
     sizes = {name: float(own[name].norm()) for name in fitting if name.endswith("conv.weight")}
     network.load_state_dict({**own, **fitting})
-    _rescale(network, sizes)
+    if rescaled:
+        _rescale(network, sizes)
     return sorted(n for n in own.keys() - fitting.keys() if not is_output_weight(n))
 
 

@@ -140,7 +140,7 @@ class ClassifierPlan:
         if self.pretrained is not None:
             weights = self.pretrained.weights
             encoder = {name: w for name, w in weights.items() if is_encoder_weight(name)}
-            begin_with(network.encoder, replace(self.pretrained, weights=encoder))
+            begin_with(network.encoder, replace(self.pretrained, weights=encoder), rescaled=True)
         elif self.what.start == IMAGENET and isinstance(network.encoder, EfficientNetUNet2D):
             begin_with_imagenet(network.encoder)
         return network

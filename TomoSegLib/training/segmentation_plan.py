@@ -144,7 +144,7 @@ class Plan:
         else:
             network = build_unet2d(self.encoder, inputs, outputs, self.features)
         if self.pretrained is not None:
-            begin_with(network, self.pretrained)
+            begin_with(network, self.pretrained, rescaled=bool(self.encoder))
         elif self.what.start == IMAGENET and isinstance(network, EfficientNetUNet2D):
             begin_with_imagenet(network)
         return network
