@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transfer_report import read_csv
+from transfer_report import finished, read_csv
 
 from TomoSegLib.datasets.hearts_anatomy import LEFT_VENTRICLE, MYOCARDIUM
 from TomoSegLib.imaging.io import read_volume
@@ -92,20 +92,20 @@ class ClassBench:
     ) -> Path:
         """Folder of a fine-tuning on so many studies of each class, at most all there are."""
         folder = self.folder / "finetuned-classes" / name
-        if not (folder / "finetuning.json").exists():
+        base = self.finetuning
+        options = ClassifierOptions(
+            steps=base.steps,
+            batch_size=base.batch_size,
+            slices=_SLICES,
+            size=base.patch[1:],
+            validate_every=base.validate_every,
+            flips=base.flips,
+            augmentation=base.augmentation,
+            seed=seed,
+        )
+        if not finished(folder, options.as_dict()):
             if not (self.folder / CLASSES).exists():
                 write_classes(self.folder)
-            base = self.finetuning
-            options = ClassifierOptions(
-                steps=base.steps,
-                batch_size=base.batch_size,
-                slices=_SLICES,
-                size=base.patch[1:],
-                validate_every=base.validate_every,
-                flips=base.flips,
-                augmentation=base.augmentation,
-                seed=seed,
-            )
             what = ClassifierTraining(
                 self.folder / CLASSES,
                 folder,

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transfer_report import deviation, draw, read_csv, spread, teller, write_csv
+from transfer_report import deviation, draw, finished, read_csv, spread, teller, write_csv
 
 from TomoSegLib.jobs.devices import choose_device, device_title
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
@@ -142,7 +142,8 @@ class Bench:
         """Rows of ``test.csv`` of a task's network, fine-tuned on a share of the cases."""
         name = f"{target.name}-{fraction.replace('/', 'of')}-{task}-{seed}"
         folder = self.folder / "finetuned" / name
-        if not (folder / "finetuning.json").exists():
+        options = replace(self.size.finetuning, seed=seed)
+        if not finished(folder, options.as_dict()):
             start = self.pretrained(task, seed)
             what = Finetuning(
                 target.manifest,
@@ -152,7 +153,7 @@ class Bench:
                 # Everything alike but the weights: intensities too.
                 like=self.pretrained("sar", seed) if start == SCRATCH else None,
                 fraction=Fraction(fraction),
-                options=replace(self.size.finetuning, seed=seed),
+                options=options,
                 spacing_mm=self.size.spacing_mm,
                 features=self.size.features,
                 workers=self.workers,

@@ -224,10 +224,10 @@ def begin_with(network: nn.Module, pretrained: Pretrained, *, rescaled: bool = F
             "It needs a U-Net of this project or MONAI's BasicUNet with batch norm and the same "
             "--features.",
         )
-    sizes = {name: float(own[name].norm()) for name in fitting if name.endswith("conv.weight")}
+    scaled = [name for name in fitting if rescaled and name.endswith("conv.weight")]
+    sizes = {name: float(own[name].norm()) for name in scaled}  # before they are overwritten
     network.load_state_dict({**own, **fitting})
-    if rescaled:
-        _rescale(network, sizes)
+    _rescale(network, sizes)
     return sorted(n for n in own.keys() - fitting.keys() if not is_output_weight(n))
 
 

@@ -148,12 +148,13 @@ def geodesic(problem: Problem) -> BoolArray:
     count = evidence.size
     number = np.full(unsure.size, -1, dtype=np.intp)
     number[unsure] = np.arange(count)
+    neighbouring = list(neighbours(problem.image, problem.seeds.unsure, problem.spacing))
     found = []
     for side in (1, -1):
         foreign = 1 + np.exp(-side * evidence)  # 1 / p
         start = np.full(count, np.inf)
         tails, heads, lengths = [], [], []
-        for pairs in neighbours(problem.image, problem.seeds.unsure, problem.spacing):
+        for pairs in neighbouring:
             for one, other in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
                 entered = unsure[other]
                 tail, head = one[entered], number[other[entered]]

@@ -223,8 +223,8 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         start = np.clip(start, 0, np.maximum(spare, 0)) - np.maximum(-spare, 0) // 2
         start, size = start - self._margin, np.array(self._patch) + 2 * np.array(self._margin)
         patch = {
-            "image": _cut(case.image, start, size, self._background).astype(np.float32),
-            "classes": _cut(case.classes[None], start, size, 0),
+            "image": _cut(case.image, start, size, np.float32(self._background)),
+            "classes": _cut(case.classes[None], start, size, np.uint8(0)),
         }
         if self._warp is not None:
             self._warp.set_random_state(seed=int(rng.integers(2**31)))
@@ -271,12 +271,12 @@ def _cut(
     array: npt.NDArray[Any],
     start: npt.NDArray[np.int64],
     size: npt.NDArray[np.int64],
-    value: float,
+    value: np.generic,
 ) -> npt.NDArray[Any]:
-    """A box of ``(C, k, j, i)``, filled up with a value where it reaches beyond."""
+    """A box of ``(C, k, j, i)`` in the type of a value, which fills it where it reaches beyond."""
     whole = np.array(array.shape[1:])
     low, high = np.clip(start, 0, whole), np.clip(start + size, 0, whole)
     k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    part = array[:, k, j, i]
+    part = array[:, k, j, i].astype(value.dtype, copy=False)
     margins = [(0, 0), *zip(low - start, start + size - high, strict=True)]
     return np.pad(part, margins, constant_values=value) if np.any(margins) else part
