@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from PySide6.QtTest import QTest  # noqa: E402
 if "TomoSeg" not in slicer.app.moduleManager().modulesNames():
     host.load_module(ROOT / "TomoSeg" / "TomoSeg.py")
 
+from TomoSegPanel.runData import ChannelData  # noqa: E402
 from TomoSegPanel.scenarios.bench import Bench  # noqa: E402
 from TomoSegPanel.scenarios.objects import addBlobVolume  # noqa: E402
 
@@ -122,3 +124,24 @@ def test_progress_is_shown_with_stage_and_time_left(bench):
     assert (bench.ui.progressBar.value, bench.ui.progressBar.maximum) == (30, 120)
     text = bench.ui.stageNote.text
     assert "about 3 min left" in text and "cpu" in text and "2 more waiting" in text
+
+
+def test_a_run_that_is_cancelled_while_its_volume_is_written_leaves_no_file(bench, monkeypatch):
+    begun, cancelled, written = threading.Event(), threading.Event(), []
+
+    def write_late(self, folder, name):
+        begun.set()
+        assert cancelled.wait(10)
+        folder.mkdir(parents=True, exist_ok=True)  # a file that was just being made
+        (folder / name).write_bytes(b"a scan")
+        written.append(folder)
+        return folder / name
+
+    monkeypatch.setattr(ChannelData, "write", write_late)
+    bench.ui.cancelButton.click()
+    run = bench.start()
+    assert begun.wait(10) and run.state.value == "exporting"
+    bench.ui.cancelButton.click()
+    assert run.state.value == "cancelled"
+    cancelled.set()
+    bench.until(lambda: written and not written[0].parent.exists(), "its folder is gone")

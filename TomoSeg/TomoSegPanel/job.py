@@ -5,11 +5,9 @@ from __future__ import annotations
 import enum
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from slicer.i18n import tr as _
 
@@ -25,6 +23,9 @@ from TomoSegPanel.background import Background
 from TomoSegPanel.parameters import RunSettings
 from TomoSegPanel.runData import ChannelData, LabelData, MapData, RunResult
 from TomoSegPanel.worker import WorkerProcess
+from TomoSegPanel.workFolder import WorkFolder
+
+T = TypeVar("T")
 
 
 class RunState(enum.Enum):
@@ -112,7 +113,7 @@ class Run:
         self._channels: Mapping[str, ChannelData] = dict(channels)
         self._observer = observer
         self._parentFolder = folder
-        self._folder: Path | None = None
+        self._folder: WorkFolder | None = None
         self._makeWorker = makeWorker
         self._worker: Worker | None = None
         self._background = Background()
@@ -123,11 +124,11 @@ class Run:
         """Write the volumes in the background, then start the worker."""
         self._become(RunState.EXPORTING)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="tomoseg-", dir=self._parentFolder))
+            self._folder = WorkFolder(self._parentFolder)
         except OSError as error:
             self._fail(_fileError(error))
             return
-        self._background.run(self._export, self._startWorker, lambda e: self._fail(_fileError(e)))
+        self._inBackground(self._export, self._startWorker, lambda e: self._fail(_fileError(e)))
 
     def cancel(self) -> None:
         """End the run; what was shown of it stays with whom it was shown to."""
@@ -160,18 +161,26 @@ class Run:
             lines += [text for text in (self.error.traceback, self.error.log) if text]
         return "\n".join(lines)
 
-    def _export(self) -> str:
+    def _inBackground(
+        self,
+        function: Callable[[Path], T],
+        onDone: Callable[[T], None],
+        onError: Callable[[Exception], None],
+    ) -> None:
+        """Do what needs the files of the run in a thread."""
         assert self._folder is not None
+        path = self._folder.path
+        self._background.run(self._folder.using(lambda: function(path)), onDone, onError)
+
+    def _export(self, folder: Path) -> str:
         paths = {}
         for index, (name, data) in enumerate(self._channels.items()):
             # The worker's messages name the file: by the name that people know.
-            folder = self._folder / f"input-{index}"
-            folder.mkdir()
-            paths[name] = str(data.write(folder, _fileName(data.name)))
-        document = self.settings.document(
-            paths, str(self._folder / "results"), str(self._folder / "previews")
-        )
-        path = self._folder / "job.json"
+            own = folder / f"input-{index}"
+            own.mkdir()
+            paths[name] = str(data.write(own, _fileName(data.name)))
+        document = self.settings.document(paths, str(folder / "results"), str(folder / "previews"))
+        path = folder / "job.json"
         path.write_text(json.dumps(document, indent=2), encoding="utf-8")
         return str(path)
 
@@ -204,7 +213,7 @@ class Run:
                 self._finish(RunState.CANCELLED)
                 return
             self._become(RunState.LOADING)
-            self._background.run(self._load, self._onLoaded, lambda e: self._fail(_fileError(e)))
+            self._inBackground(self._load, self._onLoaded, lambda e: self._fail(_fileError(e)))
 
     def _loadNextPreview(self) -> None:
         """Load the newest preview, one at a time; those that come too fast are passed over."""
@@ -220,11 +229,10 @@ class Run:
             self._loadNextPreview()
 
         # A preview that cannot be read is no reason to give the run up.
-        self._background.run(lambda: MapData.read(event.path), show, lambda error: show(None))
+        self._inBackground(lambda _: MapData.read(event.path), show, lambda error: show(None))
 
-    def _load(self) -> RunResult:
-        assert self._folder is not None
-        results = self._folder / "results"
+    def _load(self, folder: Path) -> RunResult:
+        results = folder / "results"
         record = json.loads((results / "result.json").read_text(encoding="utf-8"))
         if str(record.get("task", "")).endswith("-sequence"):
             return RunResult.readSequence(results, record)
@@ -262,7 +270,7 @@ class Run:
 
     def _removeFolder(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
 
 
 class RunQueue:

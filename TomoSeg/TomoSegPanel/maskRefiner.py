@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from TomoSegPanel.smallJob import MakeWorker, SmallJob
 from TomoSegPanel.strokes import Stroke, drawn
 from TomoSegPanel.volumeFiles import readNrrd, writeNrrd
 from TomoSegPanel.worker import WorkerProcess
+from TomoSegPanel.workFolder import WorkFolder
 
 _SETTLED_MS = 300
 """A slider that has rested for so long has come to where it was to go."""
@@ -82,7 +80,7 @@ class Refined:
 @dataclass(frozen=True, eq=False)
 class _Files:
     source: Source
-    folder: Path
+    folder: WorkFolder
     heatmap: np.ndarray
     spacing: tuple[float, float, float]
 
@@ -138,7 +136,7 @@ class MaskRefiner:
         self._done: tuple[Wish, Refined] | None = None
         self._files: _Files | None = None
         self._drawn: tuple[Stroke, ...] = ()
-        self._exporting: threading.Event | None = None
+        self._exporting: WorkFolder | None = None
         self._masks = 0
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -184,7 +182,7 @@ class MaskRefiner:
         self._background.forget()
         self._job.abandon()
         if self._exporting is not None:
-            self._exporting.set()
+            self._exporting.remove()
             self._exporting = None
         self._removeFiles()
 
@@ -200,7 +198,7 @@ class MaskRefiner:
             return
         self._masks += 1
         self._running = wish
-        folder = self._files.folder
+        folder = self._files.folder.path
         self._job.start(
             {
                 "kind": "refine-mask",
@@ -218,7 +216,7 @@ class MaskRefiner:
     @property
     def _output(self) -> Path:
         assert self._files is not None
-        return self._files.folder / "masks" / f"{self._masks}.nrrd"
+        return self._files.folder.path / "masks" / f"{self._masks}.nrrd"
 
     def _export(self, source: Source) -> None:
         """Write the three volumes, once for all masks."""
@@ -227,30 +225,27 @@ class MaskRefiner:
         if any(node is None or node.GetImageData() is None for node in nodes):
             return  # the next wish knows
         try:
-            folder = Path(tempfile.mkdtemp(prefix="tomoseg-", dir=slicer.app.temporaryPath))
+            folder = WorkFolder(slicer.app.temporaryPath)
         except OSError as error:
             self._fail(_fileError(error))
             return
         arrays = [slicer.util.arrayFromVolume(node) for node in nodes]
-        matrix, gone = matrixOf(nodes[1]), threading.Event()
+        matrix = matrixOf(nodes[1])
         files = _Files(source, folder, arrays[1], tuple(nodes[1].GetSpacing()))
 
         def write() -> None:
             for name, array in zip(_NAMES, arrays, strict=True):
-                if not gone.is_set():
-                    writeNrrd(folder / f"{name}.nrrd", array, matrix)
+                if not folder.isGone:
+                    writeNrrd(folder.path / f"{name}.nrrd", array, matrix)
 
         def written() -> None:
             self._files = files
 
-        def failed() -> None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-        self._write(write, folder, gone, written, failed)
+        self._write(write, folder, written, folder.remove)
 
     def _exportStrokes(self, wish: Wish, files: _Files) -> None:
         """Write the strokes, a file for each kind."""
-        scene, gone = slicer.mrmlScene, threading.Event()
+        scene = slicer.mrmlScene
         segmentation = scene.GetNodeByID(wish.segmentation)
         heatmap = scene.GetNodeByID(wish.source.nodes[1])
         if segmentation is None or heatmap is None:
@@ -268,31 +263,23 @@ class MaskRefiner:
                 for other, function in draw:
                     if other == kind:
                         function(array)
-                if not gone.is_set():
-                    writeNrrd(files.folder / f"{kind}.nrrd", array, matrix)
+                if not files.folder.isGone:
+                    writeNrrd(files.folder.path / f"{kind}.nrrd", array, matrix)
 
         def written() -> None:
             self._drawn = wish.strokes
 
         self._drawn = ()
-        self._write(write, files.folder, gone, written, lambda: None)
+        self._write(write, files.folder, written, lambda: None)
 
     def _write(
         self,
         write: Callable[[], None],
-        folder: Path,
-        gone: threading.Event,
+        folder: WorkFolder,
         written: Callable[[], None],
         failed: Callable[[], None],
     ) -> None:
-        """Write files in the background, and go on; the folder goes if it is ``gone`` by then."""
-
-        def work() -> None:
-            try:
-                write()
-            finally:
-                if gone.is_set():
-                    shutil.rmtree(folder, ignore_errors=True)
+        """Write files in the background, and go on."""
 
         def onDone(_nothing: None) -> None:
             self._exporting = None
@@ -304,8 +291,8 @@ class MaskRefiner:
             failed()
             self._fail(_fileError(error))
 
-        self._exporting = gone
-        self._background.run(work, onDone, onError)
+        self._exporting = folder
+        self._background.run(folder.using(write), onDone, onError)
 
     def _onEnd(self, event: ResultEvent | ErrorEvent) -> None:
         wish, self._running = self._running, None
@@ -338,7 +325,7 @@ class MaskRefiner:
             self._running = None
             self._fail(_fileError(error))
 
-        self._background.run(read, show, failed)
+        self._background.run(files.folder.using(read), show, failed)
 
     def _fail(self, reason: str) -> None:
         self.error = reason
@@ -346,7 +333,7 @@ class MaskRefiner:
 
     def _removeFiles(self) -> None:
         if self._files is not None:
-            shutil.rmtree(self._files.folder, ignore_errors=True)
+            self._files.folder.remove()
             self._files, self._drawn = None, ()
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import slicer
@@ -14,6 +11,7 @@ from slicer.i18n import tr as _
 
 from TomoSegLib.jobs.events import ErrorEvent, Event, ProgressEvent, ResultEvent, WarningEvent
 from TomoSegPanel.worker import WorkerProcess
+from TomoSegPanel.workFolder import WorkFolder
 
 MakeWorker = Callable[[str, Callable[[Event], None]], Any]
 
@@ -38,7 +36,7 @@ class SmallJob:
         self._onEnd, self._onProgress, self._onWarning = onEnd, onProgress, onWarning
         self._makeWorker = makeWorker
         self._worker: Any = None
-        self._folder: Path | None = None
+        self._folder: WorkFolder | None = None
 
     @property
     def isRunning(self) -> bool:
@@ -54,8 +52,8 @@ class SmallJob:
         if self.isRunning:
             return
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="tomoseg-", dir=slicer.app.temporaryPath))
-            path = self._folder / "job.json"
+            self._folder = WorkFolder(slicer.app.temporaryPath)
+            path = self._folder.path / "job.json"
             path.write_text(json.dumps(document), encoding="utf-8")
         except OSError as error:
             self._end(filesError(error))
@@ -89,7 +87,7 @@ class SmallJob:
     def _forget(self) -> None:
         self._worker = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
 

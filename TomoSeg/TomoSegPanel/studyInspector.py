@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from TomoSegPanel.smallJob import MakeWorker, SmallJob, filesError
 from TomoSegPanel.studyTable import TABLE_FILE, tableText
 from TomoSegPanel.volumeFiles import readNrrd
 from TomoSegPanel.worker import WorkerProcess
+from TomoSegPanel.workFolder import WorkFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +54,7 @@ class StudyInspector:
         self._onEnd = onEnd
         self._job = SmallJob(self._onJobEnd, onProgress, makeWorker, self._onWarning)
         self._background = Background()
-        self._folder: Path | None = None
+        self._folder: WorkFolder | None = None
         self._warnings: list[WarningEvent] = []
 
     @property
@@ -76,15 +74,15 @@ class StudyInspector:
         self._warnings = []
         document = {"kind": "inspect-study", "study": study}
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="tomoseg-", dir=slicer.app.temporaryPath))
+            self._folder = WorkFolder(slicer.app.temporaryPath)
             if rows is not None:
-                table = self._folder / TABLE_FILE
+                table = self._folder.path / TABLE_FILE
                 table.write_text(tableText(rows), encoding="utf-8")
                 document["views"] = str(table)
         except OSError as error:
             self._end(filesError(error))
             return
-        self._job.start({**document, "output": str(self._folder / "results")})
+        self._job.start({**document, "output": str(self._folder.path / "results")})
 
     def cancel(self) -> None:
         """End it within a second."""
@@ -108,14 +106,16 @@ class StudyInspector:
             self._end(event)
             return
         assert self._folder is not None
-        results, data, warnings = self._folder / "results", event.data, self._warnings
+        results, data, warnings = self._folder.path / "results", event.data, self._warnings
 
         def read() -> InspectedStudy:
             arrays = [readNrrd(results / view["volume"]["file"]) for view in data["views"]]
             table = (results / TABLE_FILE).read_text(encoding="utf-8")
             return InspectedStudy(data, table, arrays, warnings)
 
-        self._background.run(read, self._end, lambda error: self._end(filesError(error)))
+        self._background.run(
+            self._folder.using(read), self._end, lambda error: self._end(filesError(error))
+        )
 
     def _end(self, outcome: InspectedStudy | ErrorEvent) -> None:
         self._removeFolder()
@@ -123,5 +123,5 @@ class StudyInspector:
 
     def _removeFolder(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
