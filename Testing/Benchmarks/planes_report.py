@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from transfer_report import Rows, draw, seed_means, spread, write_csv
+from transfer_report import Rows, draw, gain, spread, write_csv
 
 SCRATCH = "scratch"
 
@@ -109,25 +108,17 @@ def _gains(rows: Rows, starts: Sequence[str], counts: Sequence[int], tables: Tab
         "",
         "## Gain over scratch",
         "",
-        f"Points of {tables.gain}; least and greatest of the seeds in brackets.",
+        f"Points of {tables.gain}; in brackets the least and the greatest of the seeds, and how "
+        "many gain.",
         "",
         f"| start | {' | '.join(f'{n} labelled' for n in counts)} |",
         f"|---|{'---|' * len(counts)}",
     ]
     for start in starts:
-        cells = []
-        for count in counts:
-            part = [r for r in rows if r["studies"] == count]
-            both = [{r["seed"] for r in part if r["task"] == s} for s in (start, SCRATCH)]
-            part = [r for r in part if r["seed"] in both[0] & both[1]]
-            own, other = (
-                seed_means([r for r in part if r["task"] == s], tables.figure)
-                for s in (start, SCRATCH)
-            )
-            gains = [a - b for a, b in zip(own, other, strict=True)]
-            cells.append(
-                f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" if gains else "-"
-            )
+        cells = [
+            gain([r for r in rows if r["studies"] == count], start, SCRATCH, tables.figure)
+            for count in counts
+        ]
         if start != SCRATCH:
             lines.append(f"| {start} | {' | '.join(cells)} |")
     return lines if SCRATCH in starts and len(starts) > 1 else []

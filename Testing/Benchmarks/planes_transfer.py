@@ -2,6 +2,7 @@
 
     python Testing/Benchmarks/planes_transfer.py --hearts DIR --output DIR \\
         [--ct cxr.nii.gz --labels mask.nii.gz] [--size small|paper] [--seeds 0 1 2] \\
+        [--pretrainings N] \\
         [--starts scratch multitask ...] [--studies 1 2 5 10 50] [--real STUDY] [--device cuda] \\
         [--task segmentation|classification]
 
@@ -9,8 +10,10 @@ Hearts are simulated first where DIR holds none. The last ones are for test, the
 labels (end diastole and end systole of the short-axis stack), and all but the test hearts are
 pre-trained on, without labels. Every start is pre-trained once for each seed and fine-tuned on each
 number of labelled studies with the same options; the same seed draws the same studies for every
-start. No other labels are used: there is no validation, the last weights count. What is finished
-already is not done again, so a run that was stopped goes on.
+start. With ``--pretrainings N`` seed s begins with pre-training s modulo N: where few studies have
+labels it matters most which, and more draws of them need no more pre-trainings. No other labels
+are used: there is no validation, the last weights count. What is finished already is not done
+again, so a run that was stopped goes on.
 
 With ``--real`` the commands 'tomoseg planes predict' and 'tomoseg run' are applied to a folder of
 NIfTI files, with the first seed's multitask networks; files named sax* are segmented.
@@ -40,7 +43,7 @@ import numpy as np
 import torch
 from planes_classes import ClassBench, class_rows
 from planes_report import CLASS_TABLES, SEGMENTATION_TABLES, pretext_table, write_report
-from transfer_report import finished, read_csv, teller
+from transfer_report import finished, positive, read_csv, teller
 
 from TomoSegLib.cli import main as tomoseg
 from TomoSegLib.datasets.hearts import MANIFEST, HeartSimulation, simulate_hearts
@@ -145,6 +148,7 @@ class Bench:
         size = replace(size, finetuning=replace(size.finetuning, flips=flips))
         self.size, self.folder, self.workers = size, options.output, options.workers
         self.hearts: Path = options.hearts
+        self.pretrainings: int | None = options.pretrainings
         self.device = str(choose_device(options.device))
 
     def simulate(self, ct: Path | None, labels: Path | None, workers: int) -> None:
@@ -204,9 +208,10 @@ class Bench:
         return names
 
     def pretrained(self, start: str, seed: int) -> str:
-        """What `Finetuning` begins with."""
+        """What `Finetuning` begins with, for a seed."""
         if start not in TASKS:
             return start
+        seed %= self.pretrainings or seed + 1
         folder = self.folder / "pretrained" / f"{start}-{seed}"
         if not (folder / "pretrained.json").exists():
             what = PlanePretraining(
@@ -273,6 +278,7 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, help="likewise")
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pretrainings", type=positive, help="by default one for each seed")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--studies", type=int, nargs="+", default=[1, 2, 5, 10, 50])
     parser.add_argument("--real", type=Path, help="folder of a study as NIfTI files")

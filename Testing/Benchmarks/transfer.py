@@ -8,9 +8,11 @@
 ``--pool`` are manifests for 'tomoseg pretrain sar', ``--target NAME CSV LABELS`` (may be repeated)
 one for 'tomoseg finetune' with test cases. Every row is pre-trained and fine-tuned once for each
 seed with the same options; what is finished already is not done again, so a run that was stopped
-goes on. Dice is that of the test cases on their own grids; small, medium and large are the thirds
-of the test cases by the reference's volume. The probe tells CT from MR by frozen features of the
-cubes of ``--heads``, which should show the same part of the body in both.
+goes on. With ``--pretrainings N`` seed s begins with pre-training s modulo N: where few cases have
+labels it matters most which, and more draws of them need no more pre-trainings. Dice is that of
+the test cases on their own grids; small, medium and large are the thirds of the test cases by the
+reference's volume. The probe tells CT from MR by frozen features of the cubes of ``--heads``, which
+should show the same part of the body in both.
 
 Results: report.md, runs.csv, figure.png in the output folder.
 """
@@ -28,7 +30,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transfer_report import deviation, draw, finished, read_csv, spread, teller, write_csv
+from transfer_report import (
+    deviation,
+    draw,
+    finished,
+    gain,
+    positive,
+    read_csv,
+    spread,
+    teller,
+    write_csv,
+)
 
 from TomoSegLib.jobs.devices import choose_device, device_title
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
@@ -116,12 +128,14 @@ class Bench:
         if options.objective:
             size = replace(size, pretraining=replace(size.pretraining, objective=options.objective))
         self.size, self.pool, self.workers = size, options.pool, options.workers
+        self.pretrainings: int | None = options.pretrainings
         self.device = str(choose_device(options.device))
 
     def pretrained(self, task: str, seed: int) -> str:
-        """Folder of a task's weights, or ``scratch``."""
+        """Folder of the weights that a seed begins with, or ``scratch``."""
         if task == SCRATCH:
             return SCRATCH
+        seed %= self.pretrainings or seed + 1
         folder = self.folder / "pretrained" / f"{task}-{seed}"
         if not (folder / "pretrained.json").exists():
             what = Pretraining(
@@ -175,6 +189,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pretrainings", type=positive, help="by default one for each seed")
     parser.add_argument("--fraction", default="1/10")
     parser.add_argument("--fractions", nargs="+", default=list(FRACTIONS))
     parser.add_argument("--tasks", nargs="+", choices=list(TITLES))
@@ -224,7 +239,8 @@ def report(
         "",
         f"Size {options.size} on {device_title(bench.device)}; pre-training "
         f"{bench.size.pretraining.steps} steps, fine-tuning {bench.size.finetuning.steps} steps. "
-        "Mean and standard deviation over seeds of the mean Dice of the test cases, percent.",
+        "Mean and standard deviation over seeds of the mean Dice of the test cases, percent; over "
+        "scratch in points, with the least and the greatest of the seeds and how many gain.",
     ]
     groups = list(dict.fromkeys((row["target"], row["label"]) for row in rows))
     for target, label in groups:
@@ -234,8 +250,8 @@ def report(
         for fraction in fractions:
             lines += ["", f"## {target}: {label}, {fraction} of the labels", ""]
             lines += [
-                "| start | small | medium | large | all | seeds |",
-                "|---|---|---|---|---|---|",
+                "| start | small | medium | large | all | over scratch | seeds |",
+                "|---|---|---|---|---|---|---|",
             ]
             for task in dict.fromkeys(row["task"] for row in mine):
                 part = [r for r in mine if (r["task"], r["fraction"]) == (task, fraction)]
@@ -244,6 +260,8 @@ def report(
                         spread([r for r in part if size in ("all", thirds[r["case"]])])
                         for size in ("small", "medium", "large", "all")
                     ]
+                    alike = [r for r in mine if r["fraction"] == fraction]
+                    cells.append("" if task == SCRATCH else gain(alike, task, SCRATCH))
                     seeds = len({r["seed"] for r in part})
                     lines.append(f"| {TITLES[task]} | {' | '.join(cells)} | {seeds} |")
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -35,6 +35,26 @@ def seed_means(rows: Rows, figure: str = "dice") -> list[float]:
     return means
 
 
+def gain(rows: Rows, task: str, baseline: str, figure: str = "dice") -> str:
+    """What a task is above another, seed by seed: pairs have their labelled cases in common.
+
+    The mean in points, and in brackets the least, the greatest and in how many seeds it is ahead.
+    """
+    seeds = [{r["seed"] for r in rows if r["task"] == name} for name in (task, baseline)]
+    paired = [r for r in rows if r["seed"] in seeds[0] & seeds[1]]
+    own, other = (
+        seed_means([r for r in paired if r["task"] == name], figure) for name in (task, baseline)
+    )
+    gains = [a - b for a, b in zip(own, other, strict=True)]
+    if not gains:
+        return "-"
+    ahead = sum(value > 0 for value in gains)
+    return (
+        f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}; "
+        f"{ahead} of {len(gains)} ahead)"
+    )
+
+
 def deviation(values: Sequence[float]) -> float:
     """Standard deviation of a sample; zero of a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -132,6 +152,13 @@ def teller(title: str) -> Callable[[str, int, int, Mapping[str, float]], None]:
             print(f"{title}: {done}/{total}, {left / 60:.1f} min left {text}", flush=True)
 
     return tell
+
+
+def positive(text: str) -> int:
+    """An argument that is a number of things."""
+    if (value := int(text)) < 1:
+        raise ValueError(f"{text} is not positive")
+    return value
 
 
 def finished(folder: Path, options: Mapping[str, Any]) -> bool:
