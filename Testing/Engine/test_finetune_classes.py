@@ -164,7 +164,7 @@ def test_what_was_stopped_goes_on_and_ends_with_the_same_weights(cases, tmp_path
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_a_command_that_is_killed_goes_on_and_ends_with_the_same_weights(cases, tmp_path):
     def command(output):
-        options = ["--features", "4,4,8,8,8,4", "--patch", "32x32x1", "--steps", "30"]
+        options = ["--features", "4,4,8,8,8,4", "--patch", "32x32x1", "--steps", "15"]
         options += ["--validate-every", "3"]
         return [
             *[sys.executable, "-m", "TomoSegLib.cli", "finetune", "--task", "classification"],
