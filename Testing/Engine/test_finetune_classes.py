@@ -300,6 +300,46 @@ def test_a_step_sees_slices_from_all_over_a_stack_however_few_there_are(cases, t
     assert torch.equal(data[(7, 0)]["image"], found)
 
 
+def test_stacks_are_turned_and_zoomed_as_a_whole_and_filled_from_their_slices(cases, tmp_path):
+    plan = make_classifier_plan(asked(cases, tmp_path))
+    prepared = in_memory(plan.used[0], plan.classes, plan.preprocessing, (32, 32), 45.0, 1.2)
+    rows, columns = np.indices(prepared.image.shape[2:]).astype(np.float32)
+    stack = replace(prepared, image=np.stack([rows] * 5)[None].astype(np.float16))
+    data = StackDataset([stack], (32, 32), 4, (), 0.0, 0, rotation=45.0, zoom=1.2)
+    turns = []
+    for n in range(24):
+        found = data[(n, 0)]["image"].numpy()
+        assert found.shape == (1, 4, 32, 32)
+        np.testing.assert_array_equal(found, np.broadcast_to(found[:, :1], found.shape))
+        along = [np.diff(found[0, 0], axis=axis) for axis in (0, 1)]
+        # A plane stays a plane, unless what lies beyond is made up.
+        assert max((abs(slope - np.median(slope)) > 0.3).mean() for slope in along) < 0.01
+        turns.append(np.degrees(np.arctan2(*(np.median(slope) for slope in along[::-1]))))
+    assert 20 < np.ptp(turns) and max(map(abs, turns)) < 55  # unequal zooms shear a little
+
+
+def test_turns_zooms_and_averages_are_part_of_a_training_where_they_are_asked_for(cases, tmp_path):
+    before = make_classifier_plan(asked(cases, tmp_path)).identity()["options"]
+    assert not {"rotation", "zoom", "averaged"} & set(before)  # older trainings go on
+    for changes in ({"rotation": 20.0}, {"zoom": 1.2}, {"averaged": 0.5}):
+        options = make_classifier_plan(asked(cases, tmp_path, **changes)).identity()["options"]
+        assert options == before | changes
+
+
+def test_the_command_turns_zooms_and_averages_and_goes_on(cases, tmp_path):
+    command = ["finetune", "--task", "classification", "--manifest", str(cases), "--device", "cpu"]
+    command += ["--output", str(tmp_path / "run"), "--features", "4,4,8,8,8,4"]
+    command += ["--patch", "32x32x1", "--steps", "4", "--validate-every", "2"]
+    command += ["--rotation", "20", "--zoom", "1.2", "--averaged", "0.5"]
+    assert main(command) == 0
+    record = json.loads((tmp_path / "run" / "finetuning.json").read_text())
+    asked_for = {"rotation": 20.0, "zoom": 1.2, "averaged": 0.5}
+    assert asked_for.items() <= record["options"].items()
+    first = read_model(tmp_path / "run" / "model").card.files
+    assert main(command) == 0  # nothing is left to do, and the mean of the weights is the same
+    assert read_model(tmp_path / "run" / "model").card.files == first
+
+
 def test_slices_are_averaged_however_many_and_in_what_parts():
     torch.manual_seed(0)
     network = StackClassifier(2, 3, "unet", FEATURES).eval()

@@ -219,6 +219,9 @@ def finetune(
         "validate_every": validate_every,
         "flips": tuple(sorted({"kji".index(axis) for axis in flips})),
         "augmentation": augmentation,
+        "rotation": rotation,
+        "zoom": zoom,
+        "averaged": averaged,
         "precision": precision,
         "seed": seed,
     }
@@ -228,9 +231,6 @@ def finetune(
             "dimensions 3": dimensions == 3,
             "loss": loss != _LOSS,
             "overlap": overlap != _OVERLAP,
-            "rotation": rotation != 0,
-            "zoom": zoom != 1,
-            "averaged": averaged != 0,
         }
         if given := [option for option, is_given in others.items() if is_given]:
             raise TomoSegError(
@@ -250,7 +250,6 @@ def finetune(
             "Example: --labels organ=1,tumour=2+3; to classify stacks give --task classification.",
         )
     options |= {"patch": _voxels(patch), "loss": loss, "overlap": overlap}
-    options |= {"rotation": rotation, "zoom": zoom, "averaged": averaged}
     return _segmenter({**what, "dimensions": dimensions}, options, labels)
 
 

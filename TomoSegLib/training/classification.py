@@ -104,8 +104,18 @@ def _prepared(
     validation, tests = plan.split("val"), plan.split("test")
     total = len(plan.used) + len(validation) + len(tests)
     prepared: list[PreparedStack] = []
+    options = plan.what.options
     for case in (*plan.used, *validation):
-        prepared.append(in_memory(case, plan.classes, plan.preprocessing, plan.what.options.size))
+        prepared.append(
+            in_memory(
+                case,
+                plan.classes,
+                plan.preprocessing,
+                options.size,
+                options.rotation,
+                options.zoom,
+            )
+        )
         tell("read", len(prepared), total, {})
     for done, case in enumerate(tests, len(prepared) + 1):
         prepare_stack(case, plan.preprocessing)

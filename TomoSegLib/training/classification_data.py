@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ from TomoSegLib.imaging.crop import middle_of_slices
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.card import Preprocessing
+from TomoSegLib.training.augmentation import augmenter, warper
 from TomoSegLib.training.classification_manifest import ClassifiedCase
-from TomoSegLib.training.segmentation_data import augmenter
 
 SHIFT = 8
 """The middle of a slice moves by up to an eighth of its sides in training."""
@@ -47,9 +48,14 @@ def prepare_stack(case: ClassifiedCase, preprocessing: Preprocessing) -> npt.NDA
     return prepare(volumes, preprocessing).image
 
 
-def margin_of(size: tuple[int, int]) -> tuple[int, int]:
+def _shift_of(size: tuple[int, int]) -> tuple[int, int]:
     """How far the middle of a slice may move in training, pixels along rows and columns."""
     return size[0] // SHIFT, size[1] // SHIFT
+
+
+def _warper(size: tuple[int, int], slices: int, rotation: float, zoom: float) -> Any:
+    """See `warper`: all slices of a stack are turned and zoomed alike."""
+    return warper((slices, *size), rotation, zoom, {"image": "bilinear"}, in_plane=True)
 
 
 class StackDataset(Dataset[dict[str, Tensor]]):
@@ -60,12 +66,15 @@ class StackDataset(Dataset[dict[str, Tensor]]):
     in the training.
 
     Args:
-        stacks: The cases, with slices that are larger than ``size`` by twice `margin_of` it.
+        stacks: The cases, from `in_memory` with the same size, rotation and zoom.
         size: Rows and columns that the network sees.
         slices: Slices of a stack that it sees.
         flips: Axes (0 for k, 1 for j, 2 for i) that stacks are flipped along.
         augmentation: Strength of changes of intensity; 0 for none.
         seed: Of the training.
+        rotation: Largest turn of a stack in its slices' plane, degrees.
+        zoom: Largest zoom along rows and columns each by itself, as a factor; its inverse is the
+            least.
     """
 
     def __init__(
@@ -76,9 +85,12 @@ class StackDataset(Dataset[dict[str, Tensor]]):
         flips: Sequence[int],
         augmentation: float,
         seed: int,
+        rotation: float = 0.0,
+        zoom: float = 1.0,
     ) -> None:
         self._stacks, self._size, self._slices, self._seed = stacks, size, slices, seed
         self._augment = augmenter(("image",), flips, augmentation)
+        (_, *self._margin), self._warp = _warper(size, slices, rotation, zoom)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key
@@ -86,10 +98,14 @@ class StackDataset(Dataset[dict[str, Tensor]]):
         stack = self._stacks[index]
         places = (np.arange(self._slices) + rng.random(self._slices)) / self._slices
         chosen = np.minimum((places * stack.image.shape[1]).astype(int), stack.image.shape[1] - 1)
-        j, i = (int(rng.integers(2 * margin + 1)) for margin in margin_of(self._size))
-        image = stack.image[:, chosen, j : j + self._size[0], i : i + self._size[1]]
+        j, i = (int(rng.integers(2 * shift + 1)) for shift in _shift_of(self._size))
+        rows, columns = (n + 2 * more for n, more in zip(self._size, self._margin, strict=True))
+        seen = {"image": stack.image[:, chosen, j : j + rows, i : i + columns].astype(np.float32)}
+        if self._warp is not None:
+            self._warp.set_random_state(seed=int(rng.integers(2**31)))
+            seen = self._warp(seen)
         self._augment.set_random_state(seed=int(rng.integers(2**31)))
-        augmented = self._augment({"image": image.astype(np.float32)})["image"]
+        augmented = self._augment(seen)["image"]
         return {
             "image": torch.as_tensor(np.asarray(augmented), dtype=torch.float32),
             "class": torch.tensor(stack.number),
@@ -101,14 +117,18 @@ def in_memory(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     size: tuple[int, int],
+    rotation: float = 0.0,
+    zoom: float = 1.0,
 ) -> PreparedStack:
-    """A case with its slices cropped to what a training can see of them.
+    """A case with its slices cropped to what a `StackDataset` can see of them.
 
     Raises:
         TomoSegError: As `prepare_stack`.
     """
     image = prepare_stack(case, preprocessing)
-    margin = margin_of(size)
-    whole = (size[0] + 2 * margin[0], size[1] + 2 * margin[1])
-    cropped = middle_of_slices(image, whole, preprocessing.background)
+    (_, *margin), _ = _warper(size, 1, rotation, zoom)
+    rows, columns = (
+        n + 2 * (shift + more) for n, shift, more in zip(size, _shift_of(size), margin, strict=True)
+    )
+    cropped = middle_of_slices(image, (rows, columns), preprocessing.background)
     return PreparedStack(case, cropped.astype(np.float16), classes.index(case.class_name))

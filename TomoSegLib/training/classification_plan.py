@@ -167,7 +167,7 @@ class ClassifierPlan:
             "network": self._arguments(),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "start": start if self.pretrained is None else self.pretrained.sha256,
-            "options": self.what.options.as_dict(),
+            "options": self.what.options.identity(),
         }
 
     def _arguments(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from TomoSegLib.imaging.crop import middle_of_slices
 from TomoSegLib.networks.stack_classifier import StackClassifier, is_new_weight
 from TomoSegLib.training.classification_data import PreparedStack, StackDataset
 from TomoSegLib.training.classification_scores import balanced_accuracy
-from TomoSegLib.training.few_labels import FewLabelsTrainer
+from TomoSegLib.training.few_labels import FewLabelsTrainer, options_identity
 from TomoSegLib.training.loader import Batch
 from TomoSegLib.training.precision import Precision, place
 
@@ -33,9 +33,14 @@ class ClassifierOptions:
         last_layer_factor: How many times faster the last layer learns, which always begins anew.
         plateau_factor: What `ReduceLROnPlateau` multiplies the rates by.
         plateau_patience: Validations without a gain before it does.
+        averaged: Share of the steps, the last ones, over which the weights are averaged, see
+            `FewLabelsTrainer`.
         validate_every: Steps between validations and checkpoints.
         flips: Axes (0 for k, 1 for j, 2 for i) that stacks are flipped along.
         augmentation: Strength of changes of intensity; 0 for none.
+        rotation: Largest random turn of stacks in their slices' plane, degrees.
+        zoom: Largest random zoom of stacks along rows and columns, as a factor; its inverse is the
+            least. Where classes are a matter of size it takes away what tells them apart.
         precision: Of the network's arithmetic, see `TomoSegLib.training.precision`.
         seed: Everything random follows from it.
     """
@@ -48,15 +53,22 @@ class ClassifierOptions:
     last_layer_factor: float = 10.0
     plateau_factor: float = 0.5
     plateau_patience: int = 10
+    averaged: float = 0.0
     validate_every: int = 100
     flips: tuple[int, ...] = (0, 1, 2)
     augmentation: float = 1.0
+    rotation: float = 0.0
+    zoom: float = 1.0
     precision: Precision = "auto"
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For records."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a training this one, see `options_identity`."""
+        return options_identity(self)
 
 
 class ClassifierTrainer(FewLabelsTrainer):
@@ -99,6 +111,8 @@ class ClassifierTrainer(FewLabelsTrainer):
             options.flips,
             options.augmentation,
             options.seed,
+            options.rotation,
+            options.zoom,
         )
         super().__init__(
             network,
@@ -109,6 +123,7 @@ class ClassifierTrainer(FewLabelsTrainer):
             device,
             workers,
             is_new_weight,
+            options.averaged,
         )
         self.validation, self.classes, self.background = validation, classes, background
         counts = np.bincount([stack.number for stack in train], minlength=classes)

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,30 @@ class FewLabelsOptions(StepOptions, Protocol):
     def plateau_factor(self) -> float: ...
     @property
     def plateau_patience(self) -> int: ...
+
+
+class Recorded(Protocol):
+    """Options that can be recorded."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+_LATER_OPTIONS = ("averaged", "rotation", "zoom")
+
+
+def options_identity(options: Recorded) -> dict[str, Any]:
+    """What options make of a training: as it was before there were the later ones, as long as they
+    are not used. What began then goes on.
+
+    Args:
+        options: A dataclass that has defaults for all.
+    """
+    default = type(options)().as_dict()
+    return {
+        name: value
+        for name, value in options.as_dict().items()
+        if name not in _LATER_OPTIONS or value != default[name]
+    }
 
 
 @dataclass

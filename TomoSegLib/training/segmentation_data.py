@@ -18,6 +18,7 @@ from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import ModelInput, prepare, sample_on
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.models.card import Preprocessing
+from TomoSegLib.training.augmentation import augmenter, warper
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import LabelledCase, LabelSpec
 
@@ -152,28 +153,6 @@ def refuse_missing_classes(cases: Sequence[PreparedLabels], labels: Sequence[Lab
             )
 
 
-def augmenter(keys: Sequence[str], flips: Sequence[int], augmentation: float) -> Any:
-    """MONAI's random flips of all arrays, and changes of intensity of the ``image``.
-
-    Args:
-        keys: Names of the arrays ``(C, k, j, i)``.
-        flips: Axes (0 for k, 1 for j, 2 for i) that they are flipped along.
-        augmentation: Strength of changes of intensity; 0 for none.
-    """
-    from monai import transforms
-
-    steps: list[Any] = [
-        transforms.RandFlipd(tuple(keys), prob=0.5, spatial_axis=axis) for axis in flips
-    ]
-    if augmentation:
-        steps += [
-            transforms.RandScaleIntensityd("image", factors=0.1 * augmentation, prob=0.5),
-            transforms.RandShiftIntensityd("image", offsets=0.1 * augmentation, prob=0.5),
-            transforms.RandGaussianNoised("image", std=0.05 * augmentation, prob=0.2),
-        ]
-    return transforms.Compose(steps)
-
-
 class PatchDataset(Dataset[dict[str, Tensor]]):
     """Random patches, half of them and more centred on labels; augmented by MONAI's transforms.
 
@@ -204,9 +183,8 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         self._cases, self._patch, self._background = cases, patch, background
         self._seed = seed
         self._augment = augmenter(("image", "classes"), flips, augmentation)
-        self._margin, self._warp = (0, 0, 0), None
-        if rotation or zoom > 1:
-            self._margin, self._warp = _warper(patch, rotation, zoom)
+        modes = {"image": "bilinear", "classes": "nearest"}
+        self._margin, self._warp = warper(patch, rotation, zoom, modes, in_plane=patch[0] == 1)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key
@@ -235,36 +213,6 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             "image": torch.as_tensor(np.asarray(augmented["image"]), dtype=torch.float32),
             "classes": torch.as_tensor(np.asarray(augmented["classes"]), dtype=torch.long),
         }
-
-
-def _warper(
-    patch: tuple[int, int, int], rotation: float, zoom: float
-) -> tuple[tuple[int, int, int], Any]:
-    """MONAI's random affine of patches, and by how many voxels what it gets must be larger.
-
-    Turns about several axes bring a bit of every side into every other one. Corners of extreme
-    draws may still reach beyond, and are filled with what is nearest.
-    """
-    from monai import transforms
-
-    angle = float(np.radians(rotation))
-    flat = patch[0] == 1  # a 2D network's: it stays in its plane
-    sides = np.array(patch[1:] if flat else patch) / 2
-    others = float(np.sin(min(angle, np.pi / 2))) * (sides.sum() - sides)
-    reach = zoom * np.minimum(np.linalg.norm(sides), sides + others)
-    margins = [int(n) for n in np.ceil(reach - sides)]
-    k, j, i = [0, *margins] if flat else margins
-    scale = (1 / zoom - 1, zoom - 1)
-    warp = transforms.RandAffined(
-        ("image", "classes"),
-        spatial_size=patch,
-        prob=1.0,
-        rotate_range=(angle, 0.0, 0.0) if flat else (angle, angle, angle),
-        scale_range=((0.0, 0.0), scale, scale) if flat else (scale, scale, scale),
-        mode=("bilinear", "nearest"),
-        padding_mode="border",
-    )
-    return (k, j, i), warp
 
 
 def _cut(

@@ -14,14 +14,13 @@ from TomoSegLib.networks.by_slice import by_slice
 from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import EncoderDecoder
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.training.few_labels import FewLabelsTrainer
+from TomoSegLib.training.few_labels import FewLabelsTrainer, options_identity
 from TomoSegLib.training.loader import Batch
 from TomoSegLib.training.precision import Precision, place
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_data import PatchDataset, PreparedLabels
 
 Loss = Literal["dice", "dice-ce", "noise-tolerant"]
-_LATER_OPTIONS = ("averaged", "rotation", "zoom")
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,8 @@ class FinetuningOptions:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What makes a training this one: as it was before there were the later options, as long
-        as they are not used. What began then goes on."""
-        default = FinetuningOptions().as_dict()
-        return {
-            name: value
-            for name, value in self.as_dict().items()
-            if name not in _LATER_OPTIONS or value != default[name]
-        }
+        """What makes a training this one, see `options_identity`."""
+        return options_identity(self)
 
 
 class Finetuner(FewLabelsTrainer):
