@@ -43,7 +43,7 @@ import numpy as np
 import torch
 from planes_classes import ClassBench, class_rows
 from planes_report import CLASS_TABLES, SEGMENTATION_TABLES, pretext_table, write_report
-from transfer_report import finished, positive, read_csv, teller
+from transfer_report import finished, positive, pretrained, read_csv, teller
 
 from TomoSegLib.cli import main as tomoseg
 from TomoSegLib.datasets.hearts import MANIFEST, HeartSimulation, simulate_hearts
@@ -160,6 +160,10 @@ class Bench:
 
     def prepare(self) -> None:
         """Write labelled stacks with their manifest, and the folder of studies without labels."""
+        record = json.loads((self.hearts / "simulation.json").read_text(encoding="utf-8"))
+        own = self.folder / "simulation.json"
+        if own.exists() and json.loads(own.read_text(encoding="utf-8")) != record:
+            sys.exit(f"{self.folder} is of other hearts: choose another --output.")
         rows = read_csv(self.hearts / MANIFEST)
         tests = rows[len(rows) - self.size.tests :]
         pool = self.folder / "studies"
@@ -177,8 +181,7 @@ class Bench:
         with (self.folder / "stacks.csv").open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows(found)
         # The models' cards say that the hearts are simulated.
-        record = json.loads((self.hearts / "simulation.json").read_text(encoding="utf-8"))
-        (self.folder / "simulation.json").write_text(json.dumps(record), encoding="utf-8")
+        own.write_text(json.dumps(record), encoding="utf-8")
 
     def _stacks(self, row: Mapping[str, str]) -> list[tuple[str, str]]:
         """Short-axis stacks at end diastole and end systole with their labels."""
@@ -213,7 +216,7 @@ class Bench:
             return start
         seed %= self.pretrainings or seed + 1
         folder = self.folder / "pretrained" / f"{start}-{seed}"
-        if not (folder / "pretrained.json").exists():
+        if not pretrained(folder, self.size.pretraining.steps):
             what = PlanePretraining(
                 self.folder / "studies",
                 folder,

@@ -36,6 +36,7 @@ from transfer_report import (
     finished,
     gain,
     positive,
+    pretrained,
     read_csv,
     spread,
     teller,
@@ -137,7 +138,7 @@ class Bench:
             return SCRATCH
         seed %= self.pretrainings or seed + 1
         folder = self.folder / "pretrained" / f"{task}-{seed}"
-        if not (folder / "pretrained.json").exists():
+        if not pretrained(folder, self.size.pretraining.steps):
             what = Pretraining(
                 tuple(self.pool),
                 folder,

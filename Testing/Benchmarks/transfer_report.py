@@ -161,6 +161,17 @@ def positive(text: str) -> int:
     return value
 
 
+def pretrained(folder: Path, steps: int) -> bool:
+    """Whether a pre-training is there; one of another length ends the bench."""
+    path = folder / "pretrained.json"
+    if not path.exists():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))["steps"]
+    if found != steps:
+        sys.exit(f"{folder} was trained for {found} steps, not {steps}: choose another --output.")
+    return True
+
+
 def finished(folder: Path, options: Mapping[str, Any]) -> bool:
     """Whether a fine-tuning is there; one with other options ends the bench."""
     path = folder / "finetuning.json"

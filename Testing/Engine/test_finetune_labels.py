@@ -42,6 +42,10 @@ def test_labels_that_make_no_sense_are_refused(text):
         ("Whole tumour", "SCT^108369006^Neoplasm"),
         ("left-kidney", "SCT^64033007^Kidney"),
         ("peritumoral_edema", "SCT^79654002^Edema"),
+        ("liver tumour", "SCT^108369006^Neoplasm"),
+        ("lung-nodule", "SCT^27925004^Nodule"),
+        ("left ventricle", "SCT^87878005^Left ventricle of heart"),
+        ("Right_Ventricle", "SCT^53085002^Right ventricle of heart"),
         ("thing", "SCT^85756007^Tissue"),
     ],
 )

@@ -121,6 +121,48 @@ def test_what_was_stopped_anywhere_comes_to_the_same_weights(manifest, tmp_path)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+def emptied(manifest, number):
+    """The manifest again, with nothing labelled in one of its cases."""
+    label = Volume(np.zeros(AFFINE.shape, np.uint8), AFFINE)
+    write_volume(label, manifest.parent / f"{number}-label.nii.gz")
+    return manifest
+
+
+def test_validation_cases_without_a_label_do_not_choose_the_weights(tmp_path):
+    manifest = emptied(write_cases(tmp_path, splits=("train", "train", "val")), 2)
+    with pytest.warns(TomoSegWarning, match="blob, tumour core: the last weights are kept"):
+        finetune(asked(manifest, tmp_path / "run"))
+    record = json.loads((tmp_path / "run" / "finetuning.json").read_text())
+    assert record["kept_step"] == OPTIONS.steps
+
+
+def test_a_label_that_is_missing_from_validation_is_told(tmp_path):
+    manifest = write_cases(tmp_path, splits=("train", "train", "val"))
+    label = (case(2, 1)[1] == 1).astype(np.uint8)
+    write_volume(Volume(label, AFFINE), tmp_path / "2-label.nii.gz")
+    with pytest.warns(TomoSegWarning, match="has tumour core: weights are chosen by the others"):
+        finetune(asked(manifest, tmp_path / "run"))
+
+
+def test_a_test_case_that_does_not_fit_is_told_before_the_training(tmp_path):
+    manifest = write_cases(tmp_path)
+    other = Geometry.from_parts((20, 24, 28), (1.0, 1.5, 2.0), np.eye(3), (5, -7, 3))
+    write_volume(Volume(case(3, 1)[1], other), tmp_path / "3-label.nii.gz")
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path / "run"))
+    assert caught.value.code == "label-geometry" and "3-label" in caught.value.message
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_a_constant_label_map_of_another_grid_is_refused(tmp_path):
+    manifest = write_cases(tmp_path)
+    small = Geometry.from_parts((3, 3, 3), (1.0, 1.0, 1.0), np.eye(3), (0, 0, 0))
+    write_volume(Volume(np.ones((3, 3, 3), np.uint8), small), tmp_path / "0-label.nii.gz")
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path / "run"))
+    assert caught.value.code == "label-geometry"
+
+
 def test_the_last_weights_are_averaged_and_a_stop_changes_nothing(tmp_path, monkeypatch):
     manifest = write_cases(tmp_path, splits=("train", "train"))  # the last weights are kept
     options = replace(OPTIONS, steps=6, averaged=0.5, validate_every=2)

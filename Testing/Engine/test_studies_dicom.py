@@ -280,6 +280,27 @@ def test_as_many_images_of_two_patients_are_refused(tmp_path: Path) -> None:
     assert caught.value.code == "study-mixed-patients"
 
 
+def test_patients_without_a_name_are_told_apart_by_their_studies(tmp_path: Path) -> None:
+    items, stranger = stack([0, 10, 20], description="sax"), long_axis(0, "4ch")
+    for item in (*items, stranger):
+        item.PatientID = item.PatientName = ""
+        item.StudyInstanceUID = "1.2.3"
+    stranger.StudyInstanceUID = "1.2.4"
+    stranger.save_as(save(items, tmp_path) / "stranger.dcm")
+    study = read_study(tmp_path)
+    assert [item.name for item in study.views] == ["short-axis"]
+    assert [p.files for p in study.problems if p.code == "mixed-patients"] == [("stranger.dcm",)]
+
+
+def test_a_name_that_is_written_in_two_ways_is_one_patient(tmp_path: Path) -> None:
+    items, view = stack([0, 10, 20], description="sax"), long_axis(0, "4ch")
+    for item in items:
+        item.PatientName = "Doe^Jane"
+    view.PatientName = "DOE^JANE^^^"
+    study = read_study(save([*items, view], tmp_path))
+    assert len(study.views) == 2 and "mixed-patients" not in codes(study)
+
+
 def test_what_is_no_scan_is_named_and_left_out(tmp_path: Path) -> None:
     save(stack([0, 10], description="sax"), tmp_path)
     report = long_axis(0, "report")
@@ -312,6 +333,45 @@ def test_duplicated_positions_keep_the_first_and_name_the_other(tmp_path: Path) 
     assert values(study.views[0]) == [[0, 10, 20]]
     named = {file for p in study.problems if p.code == "duplicate-position" for file in p.files}
     assert named == {"again.dcm", "z-copy.dcm"}
+
+
+def test_a_stack_that_was_stored_twice_is_no_cine(tmp_path: Path) -> None:
+    items = stack([0, 10, 20], description="sax")
+    again = stack([0, 10, 20], description="sax", series=items[0].SeriesInstanceUID)
+    for number, item in enumerate(again):
+        item.InstanceNumber = 900 + number
+    save(items, tmp_path)
+    for number, item in enumerate(again):
+        item.save_as(tmp_path / f"again-{number}.dcm")
+    study = read_study(tmp_path)
+    assert [view.phases for view in study.views] == [1]
+    named = {file for p in study.problems if p.code == "duplicate-position" for file in p.files}
+    assert named == {f"again-{n}.dcm" for n in range(3)}
+
+
+def test_a_slice_of_two_that_was_stored_twice_is_the_one_that_is_named(tmp_path: Path) -> None:
+    items = stack([0, 10], description="sax")
+    again = stack([10], description="sax", series=items[0].SeriesInstanceUID)[0]
+    again.InstanceNumber = 900
+    again.save_as(save(items, tmp_path) / "again.dcm")
+    study = read_study(tmp_path)
+    assert values(study.views[0]) == [[0, 10]]
+    assert [p.files for p in study.problems if p.code == "duplicate-position"] == [("again.dcm",)]
+
+
+@pytest.mark.parametrize("field", ["ImageType", "ComplexImageComponent"])
+def test_phase_images_are_a_view_beside_the_magnitude(field: str, tmp_path: Path) -> None:
+    items = stack([0, 10, 20], phases=2, description="flow")
+    phase = stack([0, 10, 20], phases=2, description="flow", series=items[0].SeriesInstanceUID)
+    for item in items:
+        item.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+    for item in phase:
+        item.ImageType = ["ORIGINAL", "PRIMARY", "P" if field == "ImageType" else "OTHER"]
+        if field != "ImageType":
+            item.ComplexImageComponent = "PHASE"
+    study = read_study(save([*items, *phase], tmp_path))
+    assert sorted((len(v.planes), v.phases) for v in study.views) == [(3, 2), (3, 2)]
+    assert "duplicate-position" not in codes(study)
 
 
 def test_a_slice_with_fewer_phases_takes_the_nearest_in_the_cycle(tmp_path: Path) -> None:

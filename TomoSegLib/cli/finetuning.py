@@ -107,7 +107,7 @@ def finetune(
     loss: Annotated[
         str, typer.Option(help="dice, dice-ce, or noise-tolerant: the value 255 means unknown.")
     ] = _LOSS,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Of Adam.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(min=0.0, max=100.0, help="Of Adam.")] = 1e-3,
     last_layer_factor: Annotated[
         float,
         typer.Option(min=0.1, help="Learning rate of the last, new layer over the others'."),

@@ -35,7 +35,7 @@ def open_dicom_sequence(path: Path, series_uid: str | None = None) -> VolumeSequ
     slices, name = series_slices(path, series_uid)
     problems = ProblemList()
     images = [dicom_image(item, item.path.name) for item in slices]
-    at = stack_slices(images, problems)
+    at = stack_slices(images, problems, pairs=True)
     count = len(at[0])
     if count < 2:
         return None

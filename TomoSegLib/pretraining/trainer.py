@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from TomoSegLib.training.precision import place
 from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
 
 _LEAST_SPREAD = 1e-4  # of restored intensities in [0, 1]
+_SPREAD_STEPS = 8  # in so many steps some batch is not all air
 
 
 class Pretrainer(StepwiseTrainer):
@@ -91,6 +93,9 @@ class Pretrainer(StepwiseTrainer):
             self.resumed["discriminator"] = self.discriminator
         self.resumed |= {f"optimizer-{name}": value for name, value in self.optimizers.items()}
         self.resumed |= {f"schedule-{name}": value for name, value in self.schedules.items()}
+        # Of the last steps alone: a mean over all since the last validation still has those in
+        # which it lived, and in validation it depends on batch norm's lagging statistics.
+        self._spreads: deque[float] = deque(maxlen=_SPREAD_STEPS)
         self.waited_s = self.worked_s = 0.0
 
     def step(self) -> dict[str, float]:
@@ -124,6 +129,8 @@ class Pretrainer(StepwiseTrainer):
             if any(p.grad is not None for g in optimizer.param_groups for p in g["params"]):
                 self.scaler.step(optimizer)
         self.scaler.update()
+        if SPREAD in told:
+            self._spreads.append(told[SPREAD])
         for name, figure in told.items():
             state.sums[name] = state.sums.get(name, 0.0) + figure
         self.worked_s += time.perf_counter() - begun
@@ -174,7 +181,7 @@ class Pretrainer(StepwiseTrainer):
         state.sums, state.counted = {}, 0
         measured = self._measured() if len(self.validation_data.pool) else {}
         entry |= {f"val {k}": v for k, v in measured.items()}
-        if entry.get(f"train {SPREAD}", 1.0) < _LEAST_SPREAD:
+        if max(self._spreads, default=1.0) < _LEAST_SPREAD:
             raise self._diverged(
                 f"At step {state.step} the network restores the same value everywhere: its sigmoid "
                 "is saturated, and no gradient gets through it any more"

@@ -70,6 +70,7 @@ class DicomImage:
         number: SeriesNumber, 0 if there is none.
         description: Of the series, with the body part.
         frame_of_reference: UID, empty if there is none.
+        component: Of a complex signal, where the image is not its magnitude: phase, real part...
         instance_uid: Of the file, and the frame.
         times: Trigger delay (ms), temporal position, instance or frame number; None where the
             header has none.
@@ -81,6 +82,7 @@ class DicomImage:
     number: int
     description: str
     frame_of_reference: str
+    component: str
     instance_uid: str
     times: tuple[float | None, float | None, float | None]
 
@@ -141,13 +143,13 @@ def read_images(path: Path, folder: Path, problems: ProblemList) -> tuple[str, l
         problems.add("unreadable", "damaged DICOM file, cut in its header: left out", [name])
         return "", []
     series = _text(header, "SeriesInstanceUID")
-    patient = "\0".join((_text(header, "PatientID"), _text(header, "PatientName")))
+    patient = _patient(header)
     modality = _text(header, "Modality")
     if "Rows" not in header or modality in _NO_SCAN or _number(header, "SamplesPerPixel", 1) != 1:
         what = f"no scan ({modality or 'no modality'}): left out"
         problems.add("not-an-image", what, [name], series)
         return patient, []
-    if "LOCALIZER" in [str(value).upper() for value in header.get("ImageType", None) or []]:
+    if "LOCALIZER" in _image_type(header):
         problems.add("localizer", "localizer: left out", [name], series)
         return patient, []
     try:
@@ -184,6 +186,7 @@ def dicom_image(item: ImageSlice, file: str) -> DicomImage:
         int(_number(header, "SeriesNumber", 0)),
         _description(header),
         _text(header, "FrameOfReferenceUID"),
+        _component(header),
         f"{_text(header, 'SOPInstanceUID')}/{item.frame}",
         _times(header, item.frame),
     )
@@ -210,6 +213,35 @@ def _raw_orientation(item: ImageSlice) -> npt.NDArray[np.float64]:
         group = frame if "PlaneOrientationSequence" in frame else shared
         source = group.PlaneOrientationSequence[0]
     return np.array([float(value) for value in source.ImageOrientationPatient])
+
+
+def _patient(header: Dataset) -> str:
+    """What tells patients apart: identifier and name, or the study where there is neither."""
+    name = _text(header, "PatientName").upper().rstrip("^= ")
+    known = "\0".join((_text(header, "PatientID"), name))
+    return known if known != "\0" else _text(header, "StudyInstanceUID")
+
+
+def _image_type(header: Dataset) -> list[str]:
+    return [str(value).upper() for value in header.get("ImageType", None) or []]
+
+
+_COMPONENTS = {
+    "P": "phase",
+    "PHASE": "phase",
+    "PHASE MAP": "phase",
+    "VELOCITY": "phase",
+    "R": "real",
+    "REAL": "real",
+    "I": "imaginary",
+    "IMAGINARY": "imaginary",
+}
+
+
+def _component(header: Dataset) -> str:
+    """Of MR's complex signal; empty for the magnitude, and for all else."""
+    words = [*_image_type(header)[2:], _text(header, "ComplexImageComponent").upper()]
+    return next((_COMPONENTS[word] for word in words if word in _COMPONENTS), "")
 
 
 def _description(header: Dataset) -> str:

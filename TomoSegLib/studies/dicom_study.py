@@ -24,6 +24,10 @@ from TomoSegLib.studies.study import UNKNOWN, Problem, View, unique_names
 # Images nearer to each other than this are at one position.
 SAME_POSITION_MM = 0.1
 _SAME_DIRECTION = 1e-3
+_INSTANCE = 2  # the kind of time that is none: numbers of instances
+# So many images at a position that no time tells apart are one that was stored again. A cine has
+# more; numbers of instances are then the best sign of their order that there is.
+_COPIES = 2
 
 
 def read_dicom_views(
@@ -118,6 +122,7 @@ def _alike(a: DicomImage, b: DicomImage) -> bool:
         a.slice.shape == b.slice.shape
         and np.allclose(a.slice.orientation, b.slice.orientation, atol=_SAME_DIRECTION)
         and np.allclose(a.slice.spacing, b.slice.spacing, rtol=1e-3)
+        and a.component == b.component
         and a.frame_of_reference == b.frame_of_reference
     )
 
@@ -186,12 +191,16 @@ def _stack(images: list[DicomImage], problems: ProblemList) -> _Part:
     return _Part(_identifier(images), int(first.number), first.description, slices)
 
 
-def stack_slices(images: Sequence[DicomImage], problems: ProblemList) -> list[list[DicomImage]]:
+def stack_slices(
+    images: Sequence[DicomImage], problems: ProblemList, *, pairs: bool = False
+) -> list[list[DicomImage]]:
     """The images of one stack as ``[slice][phase]``, all slices with the same number of phases.
 
     Args:
         images: Images of one orientation, pixel size and matrix.
         problems: Receives what could not be used.
+        pairs: Take two images at a position that have nothing but numbers to tell them apart for
+            two phases (or echoes), not for one that was stored again.
     """
     first = images[0]
     places = _positions(images)
@@ -199,10 +208,10 @@ def stack_slices(images: Sequence[DicomImage], problems: ProblemList) -> list[li
     for image in images:
         place = _position(image, first)
         at[int(np.argmin(np.abs(np.array(places) - place)))].append(image)
-    slices = [_in_time(found, problems) for found in at]
-    # Whatever most slices have is the number of phases.
+    slices = [_in_time(found, problems, pairs) for found in at]
+    # Whatever most slices have is the number of phases; two at a few places are rather copies.
     counts = Counter(len(item) for item in slices)
-    phases = max(counts, key=lambda n: (counts[n], n))
+    phases = max(counts, key=lambda n: (counts[n], 0 if n == _COPIES and not pairs else n))
     for index, item in enumerate(slices):
         if len(item) == phases:
             continue
@@ -234,7 +243,7 @@ def _identifier(images: Sequence[DicomImage]) -> str:
     return f"{series}#{first.rsplit('.', 1)[-1]}"
 
 
-def _in_time(images: list[DicomImage], problems: ProblemList) -> list[DicomImage]:
+def _in_time(images: list[DicomImage], problems: ProblemList, pairs: bool) -> list[DicomImage]:
     """The images at one position in the order of time; copies are left out."""
     once: dict[str, DicomImage] = {}
     for image in images:
@@ -250,18 +259,14 @@ def _in_time(images: list[DicomImage], problems: ProblemList) -> list[DicomImage
     kept = list(once.values())
     if len(kept) == 1:
         return kept
-    # The first kind of time that tells any of them apart.
-    for kind in range(3):
-        times = [image.times[kind] for image in kept]
-        known = [time for time in times if time is not None]
-        if len(known) == len(times) and len(set(known)) > 1:
-            break
-    else:
-        # Nothing tells them apart.
-        kind, times, known = 2, [None] * len(kept), []
+    kind = _telling_time(kept)
+    if kind == _INSTANCE and len(kept) == _COPIES and not pairs:
+        kind = None
+    times = [None if kind is None else image.times[kind] for image in kept]
     order: dict[float, DicomImage] = {}
     for image, time in sorted(
-        zip(kept, times, strict=True), key=lambda pair: (pair[1] or 0.0, pair[0].file)
+        zip(kept, times, strict=True),
+        key=lambda pair: (pair[1] or 0.0, pair[0].times[2] or 0.0, pair[0].file),
     ):
         key = 0.0 if time is None else round(time, 3)
         if key in order:
@@ -274,3 +279,12 @@ def _in_time(images: list[DicomImage], problems: ProblemList) -> list[DicomImage
         else:
             order[key] = image
     return list(order.values())
+
+
+def _telling_time(images: Sequence[DicomImage]) -> int | None:
+    """The first kind of time that tells any of the images apart, or None."""
+    for kind in range(len(images[0].times)):
+        times = [image.times[kind] for image in images]
+        if None not in times and len(set(times)) > 1:
+            return kind
+    return None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from TomoSegLib.datasets.simulate import is_simulated
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.imaging.io import atomic_path, read_volume
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint
 from TomoSegLib.training.finetuning_start import start_title
@@ -20,7 +20,9 @@ from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
     PreparedLabels,
     prepare_labelled,
+    read_classes,
     refuse_missing_classes,
+    with_labels,
 )
 from TomoSegLib.training.segmentation_plan import Finetuning, Plan, make_plan
 from TomoSegLib.training.segmentation_scores import mean_dice, score_cases, write_scores
@@ -65,6 +67,7 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
 
     train, validation = _prepared(plan, tell)
     refuse_missing_classes(train, what.labels)
+    validation = with_labels(validation, what.labels)
     trainer = Finetuner(
         network,
         train,
@@ -87,9 +90,13 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
 
 
 def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[PreparedLabels]]:
-    """The cases to train on and to validate on, in memory."""
-    cases = [*plan.used, *plan.split("val")]
-    prepared = []
+    """The cases to train on and to validate on, in memory.
+
+    Those for test are read, too: what is wrong with one had better come out before the training.
+    """
+    cases, tests = [*plan.used, *plan.split("val")], plan.split("test")
+    total = len(cases) + len(tests)
+    prepared: list[PreparedLabels] = []
     for case in cases:
         prepared.append(
             prepare_labelled(
@@ -99,7 +106,12 @@ def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[Pr
                 with_unsure=plan.what.options.loss == "noise-tolerant",
             )
         )
-        tell("read", len(prepared), len(cases), {})
+        tell("read", len(prepared), total, {})
+    for done, case in enumerate(tests, len(cases) + 1):
+        flat = plan.preprocessing.in_plane
+        first = [read_volume(path, single_slice=flat) for path in case.paths][0]
+        read_classes(case, first, plan.what.labels, single_slice=flat)
+        tell("read", done, total, {})
     return prepared[: len(plan.used)], prepared[len(plan.used) :]
 
 

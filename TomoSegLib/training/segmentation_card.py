@@ -24,14 +24,21 @@ _CATEGORY = {
     "anatomy": "SCT^123037004^Anatomical Structure",
     "lesion": "SCT^49755003^Morphologically Altered Structure",
 }
-# SNOMED CT codes as in Slicer's general anatomy list; a name is looked for among the label's words.
+# SNOMED CT codes as in Slicer's general anatomy list. A term is looked for among the label's words,
+# the first ones first: a liver tumour is a tumour.
 _TERMS = {
     "tumor": ("lesion", "SCT^108369006^Neoplasm"),
     "tumour": ("lesion", "SCT^108369006^Neoplasm"),
     "edema": ("lesion", "SCT^79654002^Edema"),
     "oedema": ("lesion", "SCT^79654002^Edema"),
     "necrosis": ("lesion", "SCT^6574001^Necrosis"),
+    "metastasis": ("lesion", "SCT^108369006^Neoplasm"),
+    "cyst": ("lesion", "SCT^367643001^Cyst"),
+    "nodule": ("lesion", "SCT^27925004^Nodule"),
+    "infarct": ("lesion", "SCT^55641003^Infarct"),
     "lesion": ("lesion", "SCT^52988006^Lesion"),
+    "left ventricle": ("anatomy", "SCT^87878005^Left ventricle of heart"),
+    "right ventricle": ("anatomy", "SCT^53085002^Right ventricle of heart"),
     "liver": ("anatomy", "SCT^10200004^Liver"),
     "spleen": ("anatomy", "SCT^78961009^Spleen"),
     "pancreas": ("anatomy", "SCT^15776009^Pancreas"),
@@ -102,7 +109,7 @@ def segmenter_card(
 
 def terminology(name: str) -> str:
     """Slicer's terminology entry for a label's name; "Tissue" where no word of it is known."""
-    words = name.lower().replace("-", " ").replace("_", " ").split()
-    found = next((_TERMS[word] for word in words if word in _TERMS), None)
+    words = " ".join(name.lower().replace("-", " ").replace("_", " ").split())
+    found = next((_TERMS[term] for term in _TERMS if f" {term} " in f" {words} "), None)
     terms = _UNKNOWN if found is None else f"{_CATEGORY[found[0]]}~{found[1]}"
     return f"{_ANATOMY}~{terms}~^^~Anatomic codes - DICOM master list~^^~^^"

@@ -67,12 +67,7 @@ def read_classes(
         TomoSegError: ``label-geometry`` if it lies on another grid, ``label-not-integer``, and
             those of reading.
     """
-    try:
-        volume = read_volume(case.label, single_slice=single_slice)
-    except TomoSegError as error:
-        if error.code != "volume-constant":
-            raise
-        return np.zeros(image.array.shape, np.uint8)  # nothing is labelled
+    volume = read_volume(case.label, single_slice=single_slice, constant=True)
     if not volume.geometry.is_close(image.geometry, _GEOMETRY_MM):
         raise TomoSegError(
             "label-geometry",
@@ -151,6 +146,30 @@ def refuse_missing_classes(cases: Sequence[PreparedLabels], labels: Sequence[Lab
                 f"of the {len(cases)} training cases that are used.",
                 "Correct --labels, or use a larger --fraction or another --seed.",
             )
+
+
+def with_labels(cases: list[PreparedLabels], labels: Sequence[LabelSpec]) -> list[PreparedLabels]:
+    """Validation cases, or none where they cannot judge: their Dice needs a label in one of them.
+
+    Warns of labels that occur in none: they do not count when weights are chosen.
+    """
+    absent = [
+        label.name
+        for number, label in enumerate(labels, 1)
+        if not any(len(case.places[number]) for case in cases)
+    ]
+    if cases and absent:
+        every = len(absent) == len(labels)
+        warnings.warn(
+            TomoSegWarning(
+                "validation-label-missing",
+                f"No validation case has {', '.join(absent)}: "
+                + ("the last weights are kept." if every else "weights are chosen by the others."),
+                "Add validation cases that have it.",
+            ),
+            stacklevel=2,
+        )
+    return [] if len(absent) == len(labels) else cases
 
 
 class PatchDataset(Dataset[dict[str, Tensor]]):

@@ -171,7 +171,10 @@ class StepwiseTrainer(ABC):
             raise self._diverged(f"Weights are no longer numbers at step {self.state.step}")
 
     def _diverged(self, what: str) -> TomoSegError:
-        hint = f"{self.remedy}; the last checkpoint holds the last good state."
+        hint = (
+            f"{self.remedy}, and give another --output, or --overwrite. The folder keeps the "
+            "checkpoint of the last validation that went well, if there was one."
+        )
         return TomoSegError("training-diverged", f"{what}.", hint)
 
     def _count_step(self) -> None:
