@@ -564,3 +564,31 @@ def test_real_scans_lie_where_itk_puts_them(shared_data: Path) -> None:
         image = sitk.ReadImage(str(shared_data / name))
         assert volume.geometry.is_close(io.geometry_of(image), 1e-3)
         np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_one_volume_of_a_file_with_several_is_read_by_its_number(
+    tmp_path: Path, suffix: str
+) -> None:
+    voxels = np.arange(180, dtype=np.int16).reshape(5, 4, 3, 3)
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    file = tmp_path / f"scans{suffix}"
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), file)
+    for number in range(3):
+        alone = tmp_path / f"{number}{suffix}"
+        nibabel.save(nibabel.Nifti1Image(voxels[..., number], affine), alone)
+        volume, expected = read_volume(f"{file}::{number}"), read_volume(alone)
+        np.testing.assert_array_equal(volume.array, expected.array)
+        assert volume.geometry.is_close(expected.geometry)
+    with pytest.raises(TomoSegError, match="it holds 3") as caught:
+        read_volume(f"{file}::3")
+    assert caught.value.code == "volume-frame"
+
+
+def test_a_file_with_one_volume_has_no_others(tmp_path: Path) -> None:
+    geometry = Geometry((3, 4, 5), np.eye(4))
+    file = tmp_path / "scan.nii.gz"
+    write_volume(Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), geometry), file)
+    with pytest.raises(TomoSegError) as caught:
+        read_volume(f"{file}::0")
+    assert caught.value.code == "volume-frame" and "Leave" in caught.value.hint

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 
+import nibabel
+import numpy as np
 import pytest
 
 from TomoSegLib.cli import main
 from TomoSegLib.datasets.adapters import find_scans, split_groups
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.pretraining.manifest import read_pool
 from TomoSegLib.training.segmentation_manifest import read_labelled
 
@@ -187,11 +190,31 @@ def test_a_description_that_names_files_elsewhere_or_missing_ones_is_refused(tmp
         assert caught.value.code == code
 
 
-def test_volumes_of_several_channels_in_one_file_are_refused(tmp_path):
+def test_channels_in_one_file_are_its_volumes_in_pre_training_and_fine_tuning(tmp_path):
     msd(tmp_path, {"0": "FLAIR", "1": "T1w"})
-    with pytest.raises(TomoSegError) as caught:
+    rng = np.random.default_rng(0)
+    for name in ("la_003.nii.gz", "la_004.nii.gz"):
+        image = rng.normal((100, 400), 5, (20, 18, 16, 2)).astype(np.float32)
+        label = np.zeros(image.shape[:3], np.uint8)
+        label[4:12, 4:12, 4:12] = 1
+        for folder, array in (("imagesTr", image), ("labelsTr", label)):
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / folder / name)
+    command = ["manifest", "msd", str(tmp_path), "--split", "1:0:1"]
+    assert main([*command, "-o", str(tmp_path / "pool.csv")]) == 0
+    pool = read_pool(tmp_path / "pool.csv")
+    means = sorted(float(read_volume(volume.path).array.mean()) for volume in pool)
+    assert [round(mean, -1) for mean in means] == [100, 400]
+    labelled = tmp_path / "labelled.csv"
+    assert main([*command, "--labelled", "--channel", "t1w", "-o", str(labelled)]) == 0
+    command = ["finetune", "--manifest", str(labelled), "--labels", "atrium=1", "--steps", "1"]
+    command += ["--features", "4,4,4,8,8,4", "--patch", "16x16x16", "--device", "cpu"]
+    assert main([*command, "--output", str(tmp_path / "run")]) == 0
+
+
+def test_channels_that_are_called_alike_are_refused(tmp_path):
+    msd(tmp_path, {"0": "MRI", "1": "MRI"})
+    with pytest.raises(TomoSegError, match="alike"):
         find_scans("msd", tmp_path)
-    assert caught.value.code == "dataset-4d"
 
 
 @pytest.mark.parametrize(

@@ -124,18 +124,12 @@ def brats(folder: Path) -> list[Scan]:
 def msd(folder: Path) -> list[Scan]:
     """A task of the Medical Segmentation Decathlon: ``dataset.json``, ``imagesTr``, ``labelsTr``.
 
-    Tasks whose volumes hold several channels in one 4D file (brain tumours, prostate) are refused.
+    Where files hold several channels (brain tumours, prostate), each is one of their volumes.
     """
     description = _description(folder / "dataset.json")
     modalities = description.get("modality") or description.get("channel_names") or {}
-    if not isinstance(modalities, dict):
+    if not isinstance(modalities, dict) or not modalities:
         raise not_the_layout(folder, "dataset.json does not say what the channels are")
-    if len(modalities) != 1:
-        raise TomoSegError(
-            "dataset-4d",
-            f"{folder.name} holds {len(modalities)} channels in each file.",
-            "Split the files into one 3D volume a channel, and write the manifest yourself.",
-        )
     kind = str(next(iter(modalities.values()))).upper()
     modality = "CT" if kind.startswith("CT") else "MR"
     scans = []
@@ -146,10 +140,16 @@ def msd(folder: Path) -> list[Scan]:
         if not isinstance(image, str) or not isinstance(label, str):
             raise not_the_layout(folder, "dataset.json names no image and label of a case")
         path = _inside(folder, image)
+        paths = {SINGLE: path}
+        if len(modalities) > 1:
+            names = [re.sub(r"[^a-z0-9]+", "-", str(n).lower()) for n in modalities.values()]
+            paths = {name: Path(f"{path}::{number}") for number, name in enumerate(names)}
+        if len(paths) < len(modalities):
+            raise not_the_layout(folder, "dataset.json calls two channels alike")
         scans.append(
             Scan(
                 re.sub(NIFTI + "$", "", path.name),
-                {SINGLE: path},
+                paths,
                 modality,
                 _inside(folder, label),
             )

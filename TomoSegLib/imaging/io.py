@@ -25,6 +25,7 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,7 +76,8 @@ def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool 
 
     Args:
         path: A NIfTI, NRRD or MetaImage file, a DICOM file, or a folder of a DICOM series; one of
-            several series in a folder is chosen by ``FOLDER::SeriesInstanceUID``.
+            several series in a folder is chosen by ``FOLDER::SeriesInstanceUID``, one of several
+            volumes in a file (four axes) by ``FILE::NUMBER``, from 0.
         single_slice: Accept a grid of one slice, e.g. a single long-axis view of the heart.
         constant: Accept equal values everywhere, e.g. a mask without a voxel.
 
@@ -86,9 +88,12 @@ def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool 
         TomoSegError: ``volume-not-found``, ``volume-unreadable``, ``volume-truncated``,
             ``volume-format``, ``volume-not-3d``, ``volume-empty``, ``volume-too-large``,
             ``volume-not-finite``, ``volume-constant``, ``volume-spacing``, ``geometry-singular``,
-            ``geometry-invalid``, ``geometry-sheared`` or one of the ``dicom-...`` codes.
+            ``geometry-invalid``, ``geometry-sheared``, ``volume-frame`` or one of the
+            ``dicom-...`` codes.
     """
     path = Path(path)
+    if (frame := _frame_of(path)) is not None:
+        return _read_frame(*frame, single_slice=single_slice, constant=constant)
     suffix = suffix_of(path)
     if path.is_file() and suffix in NIFTI_SUFFIXES:
         volume = _read_nifti(path)
@@ -110,6 +115,32 @@ def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool 
         volume = dicom.read_series(folder, series)
     check_volume(volume, single_slice=single_slice, constant=constant)
     return volume
+
+
+def _frame_of(path: Path) -> tuple[Path, int] | None:
+    """``FILE::NUMBER`` as file and number; None for a path that is something else, or exists."""
+    name, separator, number = str(path).rpartition("::")
+    file = Path(name)
+    if not separator or not re.fullmatch(r"\d{1,9}", number) or path.exists():
+        return None
+    known = suffix_of(file) in (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+    return (file, int(number)) if known and file.is_file() else None
+
+
+def _read_frame(path: Path, number: int, *, single_slice: bool, constant: bool) -> Volume:
+    """One of the volumes of a file with several."""
+    from TomoSegLib.imaging.sequence import open_sequence  # it reads by this module
+
+    sequence = open_sequence(path)
+    count = 1 if sequence is None else len(sequence)
+    if sequence is None or number >= count:
+        raise TomoSegError(
+            "volume-frame",
+            f"'{path.name}' has no volume of number {number}: it holds {count}.",
+            f"Give a number from 0 to {count - 1}." if count > 1 else "Leave '::' and number out.",
+        )
+    sequence = replace(sequence, single_slice=single_slice)
+    return next(sequence.frames([number], constant=constant))
 
 
 def check_volume(volume: Volume, *, single_slice: bool = False, constant: bool = False) -> None:
