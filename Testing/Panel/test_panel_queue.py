@@ -27,6 +27,7 @@ if "TomoSeg" not in slicer.app.moduleManager().modulesNames():
 from TomoSegPanel.runData import ChannelData  # noqa: E402
 from TomoSegPanel.scenarios.bench import Bench  # noqa: E402
 from TomoSegPanel.scenarios.objects import addBlobVolume  # noqa: E402
+from TomoSegPanel.workFolder import WorkFolder  # noqa: E402
 
 from TomoSegLib.jobs.events import ErrorEvent, ProgressEvent  # noqa: E402
 
@@ -145,3 +146,16 @@ def test_a_run_that_is_cancelled_while_its_volume_is_written_leaves_no_file(benc
     assert run.state.value == "cancelled"
     cancelled.set()
     bench.until(lambda: written and not written[0].parent.exists(), "its folder is gone")
+
+
+def test_a_folder_that_is_removed_while_a_thread_uses_it_goes_when_the_thread_ends(tmp_path):
+    folder = WorkFolder(str(tmp_path))
+
+    def use():
+        folder.remove()
+        folder.path.mkdir()  # Windows keeps what is open, and a file may just be made
+        (folder.path / "late.nrrd").write_bytes(b"a scan")
+        return 3
+
+    assert folder.using(use)() == 3
+    assert not list(tmp_path.iterdir())
