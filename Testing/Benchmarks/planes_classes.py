@@ -101,8 +101,6 @@ class ClassBench:
             validate_every=base.validate_every,
             flips=base.flips,
             augmentation=base.augmentation,
-            rotation=base.rotation,  # no zoom: the class is a matter of size
-            averaged=base.averaged,
             seed=seed,
         )
         if not finished(folder, options.as_dict()):
