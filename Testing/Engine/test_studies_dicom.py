@@ -374,6 +374,14 @@ def test_phase_images_are_a_view_beside_the_magnitude(field: str, tmp_path: Path
     assert "duplicate-position" not in codes(study)
 
 
+@pytest.mark.parametrize("value", ["ORIGINAL", "DERIVED", ""])
+def test_an_image_type_of_one_value_says_nothing_of_a_component(value: str, tmp_path: Path) -> None:
+    items = stack([0, 10, 20], description="sax")
+    items[1].ImageType = value
+    study = read_study(save(items, tmp_path))
+    assert [len(view.planes) for view in study.views] == [3]
+
+
 def test_a_slice_with_fewer_phases_takes_the_nearest_in_the_cycle(tmp_path: Path) -> None:
     items = stack([0, 10, 20], phases=4, description="sax")
     short = [item for item in items if int(item.InstanceNumber) not in (499, 497)]

@@ -100,6 +100,12 @@ def is_dicom_file(path: Path) -> bool:
         return False
 
 
+def image_type(header: Dataset) -> list[str]:
+    """The values of ImageType in capitals; pydicom gives a single one as a string."""
+    value = header.get("ImageType", None) or []
+    return [str(v).upper() for v in ([value] if isinstance(value, str) else value)]
+
+
 def find_series(folder: Path, damaged: list[tuple[Path, str]] | None = None) -> list[Series]:
     """All series of images in a folder and the folders below it.
 
@@ -278,7 +284,7 @@ def _slices(paths: Iterable[Path]) -> list[ImageSlice]:
     slices: list[ImageSlice] = []
     for path in paths:
         header = read_header(path)
-        if header is None or "LOCALIZER" in [str(v).upper() for v in header.get("ImageType", [])]:
+        if header is None or "LOCALIZER" in image_type(header):
             continue
         if int(header.get("SamplesPerPixel", 1)) != 1:
             raise TomoSegError(

@@ -20,6 +20,7 @@ from TomoSegLib.imaging.dicom import (
     ImageSlice,
     decode_pixels,
     image_slices,
+    image_type,
     is_cut,
     is_dicom_file,
     read_header,
@@ -149,7 +150,7 @@ def read_images(path: Path, folder: Path, problems: ProblemList) -> tuple[str, l
         what = f"no scan ({modality or 'no modality'}): left out"
         problems.add("not-an-image", what, [name], series)
         return patient, []
-    if "LOCALIZER" in _image_type(header):
+    if "LOCALIZER" in image_type(header):
         problems.add("localizer", "localizer: left out", [name], series)
         return patient, []
     try:
@@ -222,10 +223,6 @@ def _patient(header: Dataset) -> str:
     return known if known != "\0" else _text(header, "StudyInstanceUID")
 
 
-def _image_type(header: Dataset) -> list[str]:
-    return [str(value).upper() for value in header.get("ImageType", None) or []]
-
-
 _COMPONENTS = {
     "P": "phase",
     "PHASE": "phase",
@@ -240,7 +237,7 @@ _COMPONENTS = {
 
 def _component(header: Dataset) -> str:
     """Of MR's complex signal; empty for the magnitude, and for all else."""
-    words = [*_image_type(header)[2:], _text(header, "ComplexImageComponent").upper()]
+    words = [*image_type(header)[2:], _text(header, "ComplexImageComponent").upper()]
     return next((_COMPONENTS[word] for word in words if word in _COMPONENTS), "")
 
 

@@ -266,7 +266,7 @@ def _in_time(images: list[DicomImage], problems: ProblemList, pairs: bool) -> li
     order: dict[float, DicomImage] = {}
     for image, time in sorted(
         zip(kept, times, strict=True),
-        key=lambda pair: (pair[1] or 0.0, pair[0].times[2] or 0.0, pair[0].file),
+        key=lambda pair: (pair[1] or 0.0, pair[0].times[_INSTANCE] or 0.0, pair[0].file),
     ):
         key = 0.0 if time is None else round(time, 3)
         if key in order:
