@@ -43,7 +43,7 @@ import numpy as np
 import torch
 from planes_classes import ClassBench, class_rows
 from planes_report import CLASS_TABLES, SEGMENTATION_TABLES, pretext_table, write_report
-from transfer_report import finished, positive, pretrained, read_csv, teller
+from transfer_report import finished, is_pretrained, positive, read_csv, teller
 
 from TomoSegLib.cli import main as tomoseg
 from TomoSegLib.datasets.hearts import MANIFEST, HeartSimulation, simulate_hearts
@@ -214,9 +214,10 @@ class Bench:
         """What `Finetuning` begins with, for a seed."""
         if start not in TASKS:
             return start
-        seed %= self.pretrainings or seed + 1
+        if self.pretrainings:
+            seed %= self.pretrainings
         folder = self.folder / "pretrained" / f"{start}-{seed}"
-        if not pretrained(folder, self.size.pretraining.steps):
+        if not is_pretrained(folder, self.size.pretraining.steps):
             what = PlanePretraining(
                 self.folder / "studies",
                 folder,

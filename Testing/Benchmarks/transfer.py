@@ -35,8 +35,8 @@ from transfer_report import (
     draw,
     finished,
     gain,
+    is_pretrained,
     positive,
-    pretrained,
     read_csv,
     spread,
     teller,
@@ -136,9 +136,10 @@ class Bench:
         """Folder of the weights that a seed begins with, or ``scratch``."""
         if task == SCRATCH:
             return SCRATCH
-        seed %= self.pretrainings or seed + 1
+        if self.pretrainings:
+            seed %= self.pretrainings
         folder = self.folder / "pretrained" / f"{task}-{seed}"
-        if not pretrained(folder, self.size.pretraining.steps):
+        if not is_pretrained(folder, self.size.pretraining.steps):
             what = Pretraining(
                 tuple(self.pool),
                 folder,

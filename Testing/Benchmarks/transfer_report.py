@@ -161,7 +161,7 @@ def positive(text: str) -> int:
     return value
 
 
-def pretrained(folder: Path, steps: int) -> bool:
+def is_pretrained(folder: Path, steps: int) -> bool:
     """Whether a pre-training is there; one of another length ends the bench."""
     path = folder / "pretrained.json"
     if not path.exists():

@@ -130,6 +130,9 @@ def msd(folder: Path) -> list[Scan]:
     modalities = description.get("modality") or description.get("channel_names") or {}
     if not isinstance(modalities, dict) or not modalities:
         raise not_the_layout(folder, "dataset.json does not say what the channels are")
+    channels = [re.sub(r"[^a-z0-9]+", "-", str(name).lower()) for name in modalities.values()]
+    if len(set(channels)) < len(channels):
+        raise not_the_layout(folder, "dataset.json calls two channels alike")
     kind = str(next(iter(modalities.values()))).upper()
     modality = "CT" if kind.startswith("CT") else "MR"
     scans = []
@@ -141,11 +144,8 @@ def msd(folder: Path) -> list[Scan]:
             raise not_the_layout(folder, "dataset.json names no image and label of a case")
         path = _inside(folder, image)
         paths = {SINGLE: path}
-        if len(modalities) > 1:
-            names = [re.sub(r"[^a-z0-9]+", "-", str(n).lower()) for n in modalities.values()]
-            paths = {name: Path(f"{path}::{number}") for number, name in enumerate(names)}
-        if len(paths) < len(modalities):
-            raise not_the_layout(folder, "dataset.json calls two channels alike")
+        if len(channels) > 1:
+            paths = {name: Path(f"{path}::{number}") for number, name in enumerate(channels)}
         scans.append(
             Scan(
                 re.sub(NIFTI + "$", "", path.name),

@@ -30,6 +30,7 @@ from TomoSegLib.training.classification_manifest import (
     read_classified,
 )
 from TomoSegLib.training.classification_trainer import ClassifierOptions
+from TomoSegLib.training.few_labels import options_identity
 from TomoSegLib.training.finetuning_start import (
     IMAGENET,
     SCRATCH,
@@ -167,7 +168,7 @@ class ClassifierPlan:
             "network": self._arguments(),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "start": start if self.pretrained is None else self.pretrained.sha256,
-            "options": self.what.options.identity(),
+            "options": options_identity(self.what.options),
         }
 
     def _arguments(self) -> dict[str, Any]:

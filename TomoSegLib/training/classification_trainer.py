@@ -15,7 +15,7 @@ from TomoSegLib.imaging.crop import middle_of_slices
 from TomoSegLib.networks.stack_classifier import StackClassifier, is_new_weight
 from TomoSegLib.training.classification_data import PreparedStack, StackDataset
 from TomoSegLib.training.classification_scores import balanced_accuracy
-from TomoSegLib.training.few_labels import FewLabelsTrainer, options_identity
+from TomoSegLib.training.few_labels import FewLabelsTrainer
 from TomoSegLib.training.loader import Batch
 from TomoSegLib.training.precision import Precision, place
 
@@ -65,10 +65,6 @@ class ClassifierOptions:
     def as_dict(self) -> dict[str, Any]:
         """For records."""
         return asdict(self)
-
-    def identity(self) -> dict[str, Any]:
-        """What makes a training this one, see `options_identity`."""
-        return options_identity(self)
 
 
 class ClassifierTrainer(FewLabelsTrainer):

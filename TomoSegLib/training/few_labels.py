@@ -29,18 +29,13 @@ class FewLabelsOptions(StepOptions, Protocol):
     def plateau_factor(self) -> float: ...
     @property
     def plateau_patience(self) -> int: ...
-
-
-class Recorded(Protocol):
-    """Options that can be recorded."""
-
     def as_dict(self) -> dict[str, Any]: ...
 
 
 _LATER_OPTIONS = ("averaged", "rotation", "zoom")
 
 
-def options_identity(options: Recorded) -> dict[str, Any]:
+def options_identity(options: FewLabelsOptions) -> dict[str, Any]:
     """What options make of a training: as it was before there were the later ones, as long as they
     are not used. What began then goes on.
 

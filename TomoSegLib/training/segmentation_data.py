@@ -158,8 +158,8 @@ def with_labels(cases: list[PreparedLabels], labels: Sequence[LabelSpec]) -> lis
         for number, label in enumerate(labels, 1)
         if not any(len(case.places[number]) for case in cases)
     ]
+    every = len(absent) == len(labels)
     if cases and absent:
-        every = len(absent) == len(labels)
         warnings.warn(
             TomoSegWarning(
                 "validation-label-missing",
@@ -169,7 +169,7 @@ def with_labels(cases: list[PreparedLabels], labels: Sequence[LabelSpec]) -> lis
             ),
             stacklevel=2,
         )
-    return [] if len(absent) == len(labels) else cases
+    return [] if every else cases
 
 
 class PatchDataset(Dataset[dict[str, Tensor]]):

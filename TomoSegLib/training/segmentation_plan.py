@@ -27,6 +27,7 @@ from TomoSegLib.networks.unet2d import (
 )
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
 from TomoSegLib.pretraining.weights import Pretrained, begin_with
+from TomoSegLib.training.few_labels import options_identity
 from TomoSegLib.training.finetuning_start import (
     IMAGENET,
     SCRATCH,
@@ -189,7 +190,7 @@ class Plan:
             "preprocessing": preprocessing,
             **({"encoder": self.encoder} if self.encoder else {}),
             "start": start if self.pretrained is None else self.pretrained.sha256,
-            "options": self.what.options.identity(),
+            "options": options_identity(self.what.options),
         }
 
 

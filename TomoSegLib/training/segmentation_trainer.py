@@ -14,7 +14,7 @@ from TomoSegLib.networks.by_slice import by_slice
 from TomoSegLib.networks.unet import is_output_weight
 from TomoSegLib.networks.unet2d import EncoderDecoder
 from TomoSegLib.networks.unet3d import UNet3D
-from TomoSegLib.training.few_labels import FewLabelsTrainer, options_identity
+from TomoSegLib.training.few_labels import FewLabelsTrainer
 from TomoSegLib.training.loader import Batch
 from TomoSegLib.training.precision import Precision, place
 from TomoSegLib.training.pseudo_labels import UNSURE
@@ -74,10 +74,6 @@ class FinetuningOptions:
     def as_dict(self) -> dict[str, Any]:
         """For records."""
         return asdict(self)
-
-    def identity(self) -> dict[str, Any]:
-        """What makes a training this one, see `options_identity`."""
-        return options_identity(self)
 
 
 class Finetuner(FewLabelsTrainer):

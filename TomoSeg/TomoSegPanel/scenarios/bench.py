@@ -79,7 +79,7 @@ class Bench:
             self.processEvents()
             self.until(lambda: not workers(), "all workers have ended", 5)
             # A thread that was writing when its run was cancelled takes its files away itself.
-            self.until(lambda: not self._newFolders(), "no file of a run is left", 5)
+            self.until(lambda: _runFolders() <= self._foldersBefore, "no file of a run is left", 5)
             assert not self.errors, "\n".join(self.errors)
         finally:
             for process in workers():
@@ -90,9 +90,6 @@ class Bench:
     def models(self) -> Path:
         """The folder of the user's models; their own is never looked at."""
         return self._models or self.folder / "Modelle"
-
-    def _newFolders(self) -> set[Path]:
-        return _runFolders() - self._foldersBefore
 
     # -- the panel ---------------------------------------------------------------------------------
 
