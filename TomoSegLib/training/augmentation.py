@@ -30,6 +30,23 @@ def augmenter(keys: Sequence[str], flips: Sequence[int], augmentation: float) ->
     return transforms.Compose(steps)
 
 
+def warp_margin(sides: Sequence[int], rotation: float, zoom: float) -> tuple[int, ...]:
+    """By how many voxels a patch must be larger on each side for `warper` to fill it.
+
+    Turns about several axes bring a bit of every side into every other one. Corners of extreme
+    draws may still reach beyond, and are filled with what is nearest.
+
+    Args:
+        sides: Voxels of the patch along the axes that turn.
+        rotation: As of `warper`.
+        zoom: As of `warper`.
+    """
+    half = np.array(sides) / 2
+    others = float(np.sin(min(np.radians(rotation), np.pi / 2))) * (half.sum() - half)
+    reach = zoom * np.minimum(np.linalg.norm(half), half + others)
+    return tuple(int(n) for n in np.ceil(reach - half))
+
+
 def warper(
     patch: tuple[int, int, int],
     rotation: float,
@@ -37,11 +54,8 @@ def warper(
     modes: Mapping[str, str],
     *,
     in_plane: bool,
-) -> tuple[tuple[int, int, int], Any]:
-    """MONAI's random affine of patches, and by how many voxels what it gets must be larger.
-
-    Turns about several axes bring a bit of every side into every other one. Corners of extreme
-    draws may still reach beyond, and are filled with what is nearest.
+) -> Any:
+    """MONAI's random affine of patches that are larger by `warp_margin`; None for no change.
 
     Args:
         patch: ``(k, j, i)`` voxels of what comes out.
@@ -49,22 +63,14 @@ def warper(
         zoom: Largest zoom along each axis by itself, as a factor; its inverse is the least.
         modes: How the arrays ``(C, k, j, i)`` of each name are interpolated.
         in_plane: Whether slices stay where they are: all of a patch are changed alike.
-
-    Returns:
-        Margins ``(k, j, i)`` on each side, and the transform; None where nothing changes.
     """
     from monai import transforms
 
     if not rotation and zoom <= 1:
-        return (0, 0, 0), None
+        return None
     angle = float(np.radians(rotation))
-    sides = np.array(patch[1:] if in_plane else patch) / 2
-    others = float(np.sin(min(angle, np.pi / 2))) * (sides.sum() - sides)
-    reach = zoom * np.minimum(np.linalg.norm(sides), sides + others)
-    margins = [int(n) for n in np.ceil(reach - sides)]
-    k, j, i = [0, *margins] if in_plane else margins
     scale = (1 / zoom - 1, zoom - 1)
-    warp = transforms.RandAffined(
+    return transforms.RandAffined(
         tuple(modes),
         spatial_size=patch,
         prob=1.0,
@@ -73,4 +79,3 @@ def warper(
         mode=tuple(modes.values()),
         padding_mode="border",
     )
-    return (k, j, i), warp

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from TomoSegLib.imaging.crop import middle_of_slices
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.card import Preprocessing
-from TomoSegLib.training.augmentation import augmenter, warper
+from TomoSegLib.training.augmentation import augmenter, warp_margin, warper
 from TomoSegLib.training.classification_manifest import ClassifiedCase
 
 SHIFT = 8
@@ -53,11 +52,6 @@ def _shift_of(size: tuple[int, int]) -> tuple[int, int]:
     return size[0] // SHIFT, size[1] // SHIFT
 
 
-def _warper(size: tuple[int, int], slices: int, rotation: float, zoom: float) -> Any:
-    """See `warper`: all slices of a stack are turned and zoomed alike."""
-    return warper((slices, *size), rotation, zoom, {"image": "bilinear"}, in_plane=True)
-
-
 class StackDataset(Dataset[dict[str, Tensor]]):
     """Some slices of each stack, moved a little and augmented by MONAI's transforms.
 
@@ -90,7 +84,10 @@ class StackDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self._stacks, self._size, self._slices, self._seed = stacks, size, slices, seed
         self._augment = augmenter(("image",), flips, augmentation)
-        (_, *self._margin), self._warp = _warper(size, slices, rotation, zoom)
+        # All slices of a stack are turned and zoomed alike.
+        modes = {"image": "bilinear"}
+        self._warp = warper((slices, *size), rotation, zoom, modes, in_plane=True)
+        self._margin = warp_margin(size, rotation, zoom)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key
@@ -126,7 +123,7 @@ def in_memory(
         TomoSegError: As `prepare_stack`.
     """
     image = prepare_stack(case, preprocessing)
-    (_, *margin), _ = _warper(size, 1, rotation, zoom)
+    margin = warp_margin(size, rotation, zoom)
     rows, columns = (
         n + 2 * (shift + more) for n, shift, more in zip(size, _shift_of(size), margin, strict=True)
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from TomoSegLib.datasets.simulate import is_simulated
-from TomoSegLib.imaging.io import atomic_path, read_volume
+from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint
 from TomoSegLib.training.finetuning_start import start_title
@@ -20,7 +20,7 @@ from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
     PreparedLabels,
     prepare_labelled,
-    read_classes,
+    read_case,
     refuse_missing_classes,
     with_labels,
 )
@@ -108,9 +108,7 @@ def _prepared(plan: Plan, tell: Progress) -> tuple[list[PreparedLabels], list[Pr
         )
         tell("read", len(prepared), total, {})
     for done, case in enumerate(tests, len(cases) + 1):
-        flat = plan.preprocessing.in_plane
-        first = [read_volume(path, single_slice=flat) for path in case.paths][0]
-        read_classes(case, first, plan.what.labels, single_slice=flat)
+        read_case(case, plan.what.labels, in_plane=plan.preprocessing.in_plane)
         tell("read", done, total, {})
     return prepared[: len(plan.used)], prepared[len(plan.used) :]
 

@@ -18,7 +18,7 @@ from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import ModelInput, prepare, sample_on
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.models.card import Preprocessing
-from TomoSegLib.training.augmentation import augmenter, warper
+from TomoSegLib.training.augmentation import augmenter, warp_margin, warper
 from TomoSegLib.training.pseudo_labels import UNSURE
 from TomoSegLib.training.segmentation_manifest import LabelledCase, LabelSpec
 
@@ -103,6 +103,19 @@ def read_classes(
     return classes
 
 
+def read_case(
+    case: LabelledCase, labels: Sequence[LabelSpec], *, in_plane: bool, with_unsure: bool = False
+) -> tuple[list[Volume], Labelmap]:
+    """A case's volumes and its classes on their grid; of a stack (``in_plane``) one slice will do.
+
+    Raises:
+        TomoSegError: Those of `read_classes` and `read_volume`.
+    """
+    volumes = [read_volume(path, single_slice=in_plane) for path in case.paths]
+    classes = read_classes(case, volumes[0], labels, with_unsure=with_unsure, single_slice=in_plane)
+    return volumes, classes
+
+
 def prepare_labelled(
     case: LabelledCase,
     labels: Sequence[LabelSpec],
@@ -115,9 +128,9 @@ def prepare_labelled(
     Raises:
         TomoSegError: Those of `read_classes`, `read_volume` and `prepare`.
     """
-    flat = preprocessing.in_plane
-    volumes = [read_volume(path, single_slice=flat) for path in case.paths]
-    classes = read_classes(case, volumes[0], labels, with_unsure=with_unsure, single_slice=flat)
+    volumes, classes = read_case(
+        case, labels, in_plane=preprocessing.in_plane, with_unsure=with_unsure
+    )
     found: ModelInput = prepare(volumes, preprocessing)
     moved = sample_on(classes, volumes[0].geometry, found.geometry, order=0).astype(np.uint8)
     rng = np.random.default_rng(0)
@@ -203,7 +216,13 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         self._seed = seed
         self._augment = augmenter(("image", "classes"), flips, augmentation)
         modes = {"image": "bilinear", "classes": "nearest"}
-        self._margin, self._warp = warper(patch, rotation, zoom, modes, in_plane=patch[0] == 1)
+        flat = patch[0] == 1  # a 2D network's: it stays in its plane
+        self._warp = warper(patch, rotation, zoom, modes, in_plane=flat)
+        self._margin = (
+            (0, *warp_margin(patch[1:], rotation, zoom))
+            if flat
+            else warp_margin(patch, rotation, zoom)
+        )
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key

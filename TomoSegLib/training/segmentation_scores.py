@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from TomoSegLib.imaging.io import atomic_path, read_volume
+from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.folder import ModelFolder
-from TomoSegLib.training.segmentation_data import read_classes
+from TomoSegLib.training.segmentation_data import read_case
 from TomoSegLib.training.segmentation_manifest import LabelledCase, LabelSpec
 
 
@@ -58,9 +58,7 @@ def score_cases(
     segmenter = load_segmenter(model, device)
     scores: list[Score] = []
     for done, case in enumerate(cases, 1):
-        flat = model.card.preprocessing.in_plane
-        volumes = [read_volume(path, single_slice=flat) for path in case.paths]
-        reference = read_classes(case, volumes[0], labels, single_slice=flat)
+        volumes, reference = read_case(case, labels, in_plane=model.card.preprocessing.in_plane)
         scan = prepare(volumes, model.card.preprocessing)
         found = predict(scan, segmenter)
         _, labelmap = to_source(
