@@ -67,8 +67,8 @@ class ClassBench:
     Attributes:
         folder: Of the bench.
         labelled: Labelled studies in all.
-        finetuning: Options of the segmentation, of which steps, batches, image size and
-            augmentation are taken.
+        finetuning: Options of the segmentation, of which steps, batches, image size, augmentation,
+            rotation and averaging are taken.
         spacing_mm: Pixel size.
         workers: Processes that draw slices.
         device: torch device.
@@ -101,6 +101,8 @@ class ClassBench:
             validate_every=base.validate_every,
             flips=base.flips,
             augmentation=base.augmentation,
+            rotation=base.rotation,  # but no zoom: the class is a length in mm
+            averaged=base.averaged,
             seed=seed,
         )
         if not finished(folder, options.as_dict()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+# A shell starts what is sent to the background with SIGINT ignored, and every child inherits that:
+# tests that press Ctrl+C would press it in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def rotation(x_degrees: float, y_degrees: float, z_degrees: float) -> npt.NDArray[np.float64]:
