@@ -37,7 +37,7 @@ class Rotation(PretextTask):
         self.head = nn.Linear(channels, 10)
 
     def run(self, network: UNet3D, batch: Mapping[str, Tensor]) -> Outcome:
-        levels = network.encode(batch["image"])
+        levels = network.encode(self.seen(batch))
         logits = self.head(pooled(levels)).float()
         return _classified(logits, batch["label"], "rotation", levels)
 
@@ -75,7 +75,16 @@ def rotated(cube: Float32Array, label: int) -> Float32Array:
     return np.ascontiguousarray(np.rot90(cube, quarters + 1, (plane[0], plane[1])))
 
 
-class PatchLocation(PretextTask):
+class _OfPieces(PretextTask):
+    """A task whose network sees the pieces of cubes, resized to `shape`."""
+
+    shape: tuple[int, int, int]
+
+    def seen(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return _fitted(batch["image"], self.shape)
+
+
+class PatchLocation(_OfPieces):
     """Tell where a piece lies around the central one: 26 ways in a grid of 3 x 3 x 3."""
 
     def __init__(self, channels: int, shape: tuple[int, int, int]) -> None:
@@ -85,12 +94,12 @@ class PatchLocation(PretextTask):
         self.head = _two_layers(2 * channels, channels, _PIECES - 1)
 
     def run(self, network: UNet3D, batch: Mapping[str, Tensor]) -> Outcome:
-        levels = network.encode(_fitted(batch["image"], self.shape))
+        levels = network.encode(self.seen(batch))
         logits = self.head(pooled(levels).reshape(len(batch["image"]), -1)).float()
         return _classified(logits, batch["label"], "location", levels)
 
 
-class Jigsaw(PretextTask):
+class Jigsaw(_OfPieces):
     """Tell by which of a fixed set of permutations the 27 pieces of the cube were shuffled."""
 
     def __init__(self, channels: int, shape: tuple[int, int, int], permutations: int = 100) -> None:
@@ -102,12 +111,12 @@ class Jigsaw(PretextTask):
         self.head = _two_layers(64 * _PIECES, 256, permutations)
 
     def run(self, network: UNet3D, batch: Mapping[str, Tensor]) -> Outcome:
-        levels = network.encode(_fitted(batch["image"], self.shape))
+        levels = network.encode(self.seen(batch))
         features = F.relu(self.reduce(pooled(levels))).reshape(len(batch["image"]), -1)
         return _classified(self.head(features).float(), batch["label"], "permutation", levels)
 
 
-class ContrastivePrediction(PretextTask):
+class ContrastivePrediction(_OfPieces):
     """Contrastive predictive coding: predict the features of layers of pieces from those above.
 
     The cube becomes 3 x 3 x 3 pieces of half its sides that overlap by half. A recurrent network
@@ -126,7 +135,7 @@ class ContrastivePrediction(PretextTask):
 
     def run(self, network: UNet3D, batch: Mapping[str, Tensor]) -> Outcome:
         cubes = len(batch["image"])
-        levels = network.encode(_fitted(batch["image"], self.shape))
+        levels = network.encode(self.seen(batch))
         # (B, layers, columns, F) to one sequence of layers for each column of each cube.
         features = self.embed(pooled(levels)).reshape(cubes, _GRID, _GRID**2, -1)
         sequences = features.transpose(1, 2).reshape(cubes * _GRID**2, _GRID, -1)

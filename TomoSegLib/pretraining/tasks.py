@@ -80,6 +80,10 @@ class PretextTask(nn.Module, ABC):
     trains_decoder = False
     prepare: Preparation
 
+    def seen(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the network is given of a batch."""
+        return batch["image"]
+
     @abstractmethod
     def run(self, network: UNet3D, batch: Mapping[str, Tensor]) -> Outcome:
         """Losses of a batch."""
@@ -114,7 +118,7 @@ class Restoration(PretextTask):
             )
 
     def run(self, network: UNet3D, batch: Mapping[str, Tensor]) -> Outcome:
-        levels = network.encode(batch["image"])
+        levels = network.encode(self.seen(batch))
         restored = torch.sigmoid(network.decode(levels).float())
         outcome = Outcome({"restoration": F.mse_loss(restored, batch["target"])}, levels)
         outcome.figures[SPREAD] = restored.detach().std()

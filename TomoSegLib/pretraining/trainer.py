@@ -21,7 +21,7 @@ from TomoSegLib.pretraining.adversary import (
 from TomoSegLib.pretraining.cubes import CubePool
 from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.tasks import SPREAD, CubeDataset, Outcome, PretextTask
-from TomoSegLib.training.loader import load, validation_order
+from TomoSegLib.training.loader import Batch, load, validation_order
 from TomoSegLib.training.precision import place
 from TomoSegLib.training.stepwise import LossState, StepwiseTrainer
 
@@ -94,7 +94,7 @@ class Pretrainer(StepwiseTrainer):
         self.resumed |= {f"optimizer-{name}": value for name, value in self.optimizers.items()}
         self.resumed |= {f"schedule-{name}": value for name, value in self.schedules.items()}
         # Of the last steps alone: a mean over all since the last validation still has those in
-        # which it lived, and in validation it depends on batch norm's lagging statistics.
+        # which it lived.
         self._spreads: deque[float] = deque(maxlen=_SPREAD_STEPS)
         self.waited_s = self.worked_s = 0.0
 
@@ -172,10 +172,14 @@ class Pretrainer(StepwiseTrainer):
         discriminator.requires_grad_(True)
         return weight * term, loss, _share_right(logits, modality)
 
+    def _seen(self, batch: Batch) -> Tensor:
+        return self.task.seen(batch)
+
     def _validate(self) -> None:
         """Record what the steps since the last time came to; keep the best weights."""
         state = self.state
         self._check_weights()
+        self._renew_statistics(self.train_data, len(self.train_data.pool))
         entry = {"step": float(state.step)}
         entry |= {f"train {k}": v / state.counted for k, v in state.sums.items()}
         state.sums, state.counted = {}, 0
