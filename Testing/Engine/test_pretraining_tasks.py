@@ -216,6 +216,31 @@ def trained(game, weight, steps=40, **changes):
 
 
 @pytest.mark.parametrize(
+    "task",
+    [
+        Restoration(12, 3),
+        Rotation(12),
+        PatchLocation(12, (16, 16, 16)),
+        Jigsaw(12, (16, 16, 16)),
+        ContrastivePrediction(12, (16, 16, 16)),
+    ],
+    ids=lambda task: type(task).__name__,
+)
+def test_a_validation_renews_batch_norms_statistics_with_the_weights_as_they_are(task):
+    unet = network()
+    statistics = {n: v for n, v in unet.named_buffers() if n.endswith("running_var")}
+    for value in statistics.values():
+        value.fill_(1e6)  # one training step would leave nine tenths of it
+    options = PretrainingOptions(steps=1, batch_size=4, optimizer="adam", game=None)
+    trainer = Pretrainer(unet, task, Cubes(), Cubes(8), options)
+    trainer.step()
+    assert trainer.finished
+    for name, value in statistics.items():
+        assert value.max() < 1e3, name
+        assert torch.equal(trainer.best[name], value)
+
+
+@pytest.mark.parametrize(
     ("game", "objective"),
     [
         ("alternating", "minimax"),
