@@ -231,7 +231,9 @@ def test_a_validation_renews_batch_norms_statistics_with_the_weights_as_they_are
     statistics = {n: v for n, v in unet.named_buffers() if n.endswith("running_var")}
     for value in statistics.values():
         value.fill_(1e6)  # one training step would leave nine tenths of it
-    options = PretrainingOptions(steps=1, batch_size=4, optimizer="adam", game=None)
+    options = PretrainingOptions(
+        steps=1, batch_size=4, optimizer="adam", learning_rates=(1e-3, 1e-3, 1e-3), game=None
+    )
     trainer = Pretrainer(unet, task, Cubes(), Cubes(8), options)
     trainer.step()
     assert trainer.finished
