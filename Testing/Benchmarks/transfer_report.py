@@ -161,14 +161,23 @@ def positive(text: str) -> int:
     return value
 
 
-def is_pretrained(folder: Path, steps: int) -> bool:
-    """Whether a pre-training is there; one of another length ends the bench."""
+def is_pretrained(folder: Path, **asked: Any) -> bool:
+    """Whether a pre-training is there; one that differs in what was asked for ends the bench.
+
+    Args:
+        folder: Of the pre-training.
+        asked: Entries that its record has to have, such as its steps.
+    """
     path = folder / "pretrained.json"
     if not path.exists():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))["steps"]
-    if found != steps:
-        sys.exit(f"{folder} was trained for {found} steps, not {steps}: choose another --output.")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in json.loads(json.dumps(asked)).items():
+        if record[name] != value:
+            sys.exit(
+                f"{folder} was trained with {name} {record[name]}, not {value}: "
+                "choose another --output."
+            )
     return True
 
 
