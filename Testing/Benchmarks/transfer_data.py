@@ -110,7 +110,8 @@ def organs(ct: Path, labels: Path, structures: Path, folder: Path) -> Path:
     thickness = max(8, round(SLAB_MM / float(image.geometry.spacing[2])))
     rows = []
     for split, (first, last) in zip(("train", "test"), spans, strict=True):
-        for start in range(0, classes.shape[0] - thickness // 2, thickness):
+        # A thinner rest at the end would be another kind of case.
+        for start in range(0, classes.shape[0] - thickness + 1, thickness):
             box = (slice(start, start + thickness), slice(None), slice(first, last))
             here = [np.count_nonzero(classes[box] == number) for number in ORGANS.values()]
             if min(here) < LEAST_VOXELS:

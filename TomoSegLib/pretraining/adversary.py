@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,17 +74,33 @@ def reverse_gradient(x: Tensor, scale: float = 1.0) -> Tensor:
     return _Reverse.apply(x, scale)
 
 
-def discriminator_loss(logits: Tensor, modality: Tensor) -> Tensor:
+def modality_weights(modalities: npt.NDArray[np.integer]) -> Tensor:
+    """``(2,)`` weights with which CT (0) and MR (1) count alike, 1 in the mean over all cubes.
+
+    The paper's sets are of nearly the same size. Where they are not, a discriminator that always
+    says the same is nearly always right, and an encoder has nothing to learn from it.
+
+    Args:
+        modalities: ``(n,)``, of each cube; both have to be there.
+    """
+    counts = np.bincount(modalities, minlength=2)
+    return torch.from_numpy(counts.sum() / (2 * counts)).float()
+
+
+def discriminator_loss(logits: Tensor, modality: Tensor, weights: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of the modality; the paper's ``-L_adv``.
 
     Args:
         logits: ``(B,)``.
         modality: ``(B,)``, 0 for CT and 1 for MR.
+        weights: ``(2,)``, how much each counts; see `modality_weights`.
     """
-    return F.binary_cross_entropy_with_logits(logits.float(), modality.float())
+    return _cross_entropy(logits, modality.float(), modality, weights)
 
 
-def confusion_loss(logits: Tensor, modality: Tensor, objective: Objective) -> Tensor:
+def confusion_loss(
+    logits: Tensor, modality: Tensor, objective: Objective, weights: Tensor | None = None
+) -> Tensor:
     """What the encoder minimises when the game is played in turns.
 
     * ``minimax``: equation 3 itself, the negative of the discriminator's loss. It has no lower
@@ -91,5 +109,13 @@ def confusion_loss(logits: Tensor, modality: Tensor, objective: Objective) -> Te
       the discriminator cannot decide.
     """
     if objective == "minimax":
-        return -discriminator_loss(logits, modality)
-    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits.float(), 0.5))
+        return -discriminator_loss(logits, modality, weights)
+    undecided = torch.full_like(logits.float(), 0.5)
+    return _cross_entropy(logits, undecided, modality, weights)
+
+
+def _cross_entropy(
+    logits: Tensor, wanted: Tensor, modality: Tensor, weights: Tensor | None
+) -> Tensor:
+    weight = None if weights is None else weights[modality.long()]
+    return F.binary_cross_entropy_with_logits(logits.float(), wanted, weight)

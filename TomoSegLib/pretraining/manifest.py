@@ -6,7 +6,7 @@ One row a volume, comma-separated, UTF-8, with a header. Columns, in any order:
 * ``modality``: ``CT`` or ``MR``; may be left out where the command names one for all.
 * ``dataset`` (optional): what the volume comes from; numbers of cubes can be set for each.
 * ``split`` (optional): ``train`` or ``val``. Without any ``val`` a tenth of each modality's
-  volumes is held out by chance. Rows of the split ``test`` are left alone: what is measured on
+  volumes is held out by chance; of up to five none, as long as there are others. Rows of the split ``test`` are left alone: what is measured on
   later must not be seen.
 
 Other columns are ignored.
@@ -69,13 +69,15 @@ def read_pool(
     _refuse(", ".join(path.name for path in paths), volumes)
     if any(volume.validation for volume in volumes):
         return volumes
+    kinds = [[n for n, v in enumerate(volumes) if v.modality == kind] for kind in MODALITIES]
+    counts = [round(_HELD_OUT * len(kind)) for kind in kinds]
+    if not any(counts):
+        # Few volumes of a modality are all needed for training: of the larger one can be spared.
+        most = int(np.argmax([len(kind) for kind in kinds]))
+        counts[most] = int(len(kinds[most]) > 1)
     held_out: set[int] = set()
-    for kind in MODALITIES:
-        of_kind = [n for n, volume in enumerate(volumes) if volume.modality == kind]
-        if len(of_kind) > 1:  # the only volume of a modality is needed for training
-            count = max(1, round(_HELD_OUT * len(of_kind)))
-            order = np.random.default_rng(seed).permutation(of_kind)
-            held_out.update(order[:count].tolist())
+    for kind, count in zip(kinds, counts, strict=True):
+        held_out.update(np.random.default_rng(seed).permutation(kind)[:count].tolist())
     return [replace(volume, validation=n in held_out) for n, volume in enumerate(volumes)]
 
 

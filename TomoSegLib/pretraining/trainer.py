@@ -16,6 +16,7 @@ from TomoSegLib.pretraining.adversary import (
     ModalityDiscriminator,
     confusion_loss,
     discriminator_loss,
+    modality_weights,
     reverse_gradient,
 )
 from TomoSegLib.pretraining.cubes import CubePool
@@ -79,6 +80,7 @@ class Pretrainer(StepwiseTrainer):
         self.discriminator: ModalityDiscriminator | None = None
         if options.game is not None:
             self.discriminator = ModalityDiscriminator(network.level_channels).to(self.device)
+            self._modality_weights = modality_weights(train.table[:, 3]).to(self.device)
             self.optimizers["discriminator"] = torch.optim.SGD(
                 self.discriminator.parameters(), lr=discriminator_rate, momentum=options.momentum
             )
@@ -145,21 +147,21 @@ class Pretrainer(StepwiseTrainer):
         Returns:
             What is added to the encoder's loss, the discriminator's loss, and its accuracy.
         """
-        options = self.options
+        options, weights = self.options, self._modality_weights
         weight = options.weights.get("adversary", 1.0)
         # A task may make several pieces of a cube.
         modality = modality.repeat_interleave(len(levels[-1]) // len(modality))
         if options.game == "gradient-reversal":
             with self._autocast():
                 logits = discriminator([reverse_gradient(level, weight) for level in levels])
-                loss = discriminator_loss(logits, modality)
-            return loss, loss, _share_right(logits, modality)
+                loss = discriminator_loss(logits, modality, weights)
+            return loss, loss, _share_right(logits, modality, weights)
         detached = [level.detach() for level in levels]
         optimizer = self.optimizers["discriminator"]
         for _ in range(options.discriminator_steps):
             with self._autocast():
                 logits = discriminator(detached)
-                loss = discriminator_loss(logits, modality)
+                loss = discriminator_loss(logits, modality, weights)
             self.scaler.scale(loss).backward()
             self.scaler.step(optimizer)
             if self.scaler.is_enabled():  # a second step needs the scale's state to be reset
@@ -168,9 +170,9 @@ class Pretrainer(StepwiseTrainer):
         # The encoder's turn, against the discriminator as it is now.
         discriminator.requires_grad_(False)
         with self._autocast():
-            term = confusion_loss(discriminator(levels), modality, options.objective)
+            term = confusion_loss(discriminator(levels), modality, options.objective, weights)
         discriminator.requires_grad_(True)
-        return weight * term, loss, _share_right(logits, modality)
+        return weight * term, loss, _share_right(logits, modality, weights)
 
     def _seen(self, batch: Batch) -> Tensor:
         return self.task.seen(batch)
@@ -227,5 +229,7 @@ class Pretrainer(StepwiseTrainer):
         return torch.stack([weights.get(k, 1.0) * v for k, v in outcome.losses.items()]).sum()
 
 
-def _share_right(logits: Tensor, modality: Tensor) -> Tensor:
-    return ((logits > 0) == (modality > 0)).float().mean()
+def _share_right(logits: Tensor, modality: Tensor, weights: Tensor) -> Tensor:
+    """The balanced accuracy, in the mean over many batches: chance is one half."""
+    right = ((logits > 0) == (modality > 0)).float()
+    return (weights[modality.long()] * right).mean()
