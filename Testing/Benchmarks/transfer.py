@@ -20,11 +20,13 @@ Results: report.md, runs.csv, figure.png in the output folder.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ from TomoSegLib.pretraining.presets import PRESETS
 from TomoSegLib.pretraining.probe import modality_probe
 from TomoSegLib.pretraining.run import Pretraining, pretrain
 from TomoSegLib.pretraining.transforms import GenesisTransforms
-from TomoSegLib.pretraining.weights import begin_with, load_pretrained
+from TomoSegLib.pretraining.weights import RECORD, begin_with, load_pretrained
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.segmentation_manifest import LabelSpec, parse_labels
 from TomoSegLib.training.segmentation_plan import SCRATCH, Finetuning
@@ -60,6 +62,7 @@ from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 FRACTIONS = ("1/2", "1/5", "1/10", "1/20", "1/50")
 TITLES = {SCRATCH: "scratch", **{name: preset.title for name, preset in PRESETS.items()}}
+_CUBES_LOOKED_AT = 500
 PROBED = (SCRATCH, "models-genesis", "sar-no-adversary", "sar")
 
 
@@ -79,8 +82,8 @@ SIZES = {
     # Two cores: twenty minutes a pre-training, a minute a fine-tuning.
     "small": Size(
         (8, 16, 32, 64, 64, 8),
-        # Thinner cubes leave pieces of four slices, of which nothing can be told. Of the few volumes
-        # of CT (see transfer_data.py) more are cut, or the adversary would hardly see any.
+        # Thinner cubes leave pieces of four slices, of which nothing can be told. Of the few
+        # volumes of CT (see transfer_data.py) more are cut, or the adversary hardly sees any.
         CubeOptions(
             shape=(32, 32, 32),
             counts=(8, 8, 8),
@@ -150,6 +153,22 @@ class Bench:
         self.size, self.pool, self.workers = size, options.pool, options.workers
         self.pretrainings: int | None = options.pretrainings
         self.device = str(choose_device(options.device))
+
+    @cached_property
+    def guesses(self) -> dict[str, float]:
+        """What a network without an idea would reach in validation, by the figure's name."""
+        volumes, cubes = read_pool(self.pool), self.size.cubes
+        pool = CubePool(make_cubes(volumes, cubes, self.folder / "cubes"), volumes, cubes)
+        some = np.random.default_rng(0).permutation(len(pool))[:_CUBES_LOOKED_AT]
+        return {
+            "restoration": float(np.mean([pool[n].image.var() for n in some.tolist()])),
+            "scale accuracy": float(np.bincount(pool.table[:, 2]).max() / len(pool)),
+            "rotation accuracy": 1 / 10,
+            "location accuracy": 1 / 26,
+            "permutation accuracy": 1 / 100,
+            # Of nine columns of pieces in each cube of the batch.
+            "contrast accuracy": 1 / (9 * self.size.pretraining.batch_size),
+        }
 
     def pretrained(self, task: str, seed: int) -> str:
         """Folder of the weights that a seed begins with, or ``scratch``."""
@@ -289,6 +308,7 @@ def report(
                     cells.append("" if task == SCRATCH else gain(alike, task, SCRATCH))
                     seeds = len({r["seed"] for r in part})
                     lines.append(f"| {TITLES[task]} | {' | '.join(cells)} | {seeds} |")
+    lines += pretext(bench, rows)
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     by_fraction = options.what == "table4"
     draw(
@@ -299,6 +319,35 @@ def report(
         place=(lambda row: float(Fraction(row["fraction"]))) if by_fraction else None,
         along="share of the labelled cases",
     )
+
+
+def pretext(bench: Bench, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of what the pre-trainings have learnt, beside what a guess would reach.
+
+    A start whose task came to no more than the guess says nothing about the task.
+    """
+    lines = [
+        "",
+        "## What was learnt",
+        "",
+        "On validation cubes, mean and standard deviation over pre-trainings. Restoration is the "
+        "mean squared error, and its guess each cube's own mean; the others are accuracies.",
+        "",
+        "| start | figure | reached | guess |",
+        "|---|---|---|---|",
+    ]
+    for task in dict.fromkeys(row["task"] for row in rows if row["task"] != SCRATCH):
+        folders = {bench.pretrained(task, row["seed"]) for row in rows if row["task"] == task}
+        figures = [
+            json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))["figures"]
+            for folder in sorted(folders)
+        ]
+        for name, guess in bench.guesses.items():
+            values = [found[f"val {name}"] for found in figures if f"val {name}" in found]
+            if values:
+                reached = f"{np.mean(values):.3f} +- {deviation(values):.3f}"
+                lines.append(f"| {TITLES[task]} | {name} | {reached} | {guess:.3f} |")
+    return lines
 
 
 def probe(bench: Bench, options: argparse.Namespace) -> int:

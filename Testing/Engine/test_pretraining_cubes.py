@@ -183,8 +183,8 @@ def test_what_a_cube_becomes_depends_on_its_place_in_the_training_alone(tmp_path
 @pytest.fixture
 def table(tmp_path):
     def write(*rows):
-        for name in ("a", "b", "c"):
-            (tmp_path / f"{name}.nii").write_bytes(b"")
+        for row in rows[1:]:
+            (tmp_path / row[0]).write_bytes(b"")
         with (tmp_path / "pool.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows(rows)
         return tmp_path / "pool.csv"
@@ -211,6 +211,14 @@ def test_some_volumes_are_held_out_but_never_the_only_one_of_a_modality(table):
     assert len({tuple(row) for row in held_out}) == 2
     named = table(["image", "modality", "split"], ["a.nii", "CT", "val"], ["b.nii", "CT", "train"])
     assert [volume.validation for volume in read_pool(named)] == [True, False]
+
+
+def test_few_volumes_of_a_modality_all_serve_to_train_where_others_can_be_spared(table):
+    of_mr = [[f"{n}.nii", "MR"] for n in range(20)]
+    path = table(["image", "modality"], ["chest.nii", "CT"], ["head.nii", "CT"], *of_mr)
+    for seed in range(8):
+        volumes = read_pool(path, seed=seed)
+        assert [v.modality for v in volumes if v.validation] == ["MR", "MR"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from TomoSegLib.pretraining.adversary import (
     ModalityDiscriminator,
     confusion_loss,
     discriminator_loss,
+    modality_weights,
     reverse_gradient,
 )
 from TomoSegLib.pretraining.baselines import (
@@ -176,6 +177,17 @@ def test_the_encoders_side_of_the_game():
     uniform = confusion_loss(undecided, modality, "uniform")
     uniform.backward()
     assert float(uniform.detach()) == pytest.approx(np.log(2)) and undecided.grad.abs().max() == 0
+
+
+def test_modalities_count_alike_in_the_game_however_many_cubes_they_have():
+    few = np.array([0] + [1] * 9)
+    weights = modality_weights(few)
+    assert weights.tolist() == pytest.approx([5.0, 10 / 18])
+    logits, modality = torch.linspace(-2, 1, 10), torch.from_numpy(few)
+    for loss in (discriminator_loss, lambda *a: confusion_loss(*a[:2], "uniform", *a[2:])):
+        of_each = [loss(logits[modality == kind], modality[modality == kind]) for kind in (0, 1)]
+        torch.testing.assert_close(loss(logits, modality, weights), sum(of_each) / 2)
+        assert modality_weights(np.array([0, 1])).tolist() == [1.0, 1.0]
 
 
 class Cubes:

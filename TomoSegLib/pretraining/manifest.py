@@ -6,8 +6,8 @@ One row a volume, comma-separated, UTF-8, with a header. Columns, in any order:
 * ``modality``: ``CT`` or ``MR``; may be left out where the command names one for all.
 * ``dataset`` (optional): what the volume comes from; numbers of cubes can be set for each.
 * ``split`` (optional): ``train`` or ``val``. Without any ``val`` a tenth of each modality's
-  volumes is held out by chance; of up to five none, as long as there are others. Rows of the split ``test`` are left alone: what is measured on
-  later must not be seen.
+  volumes is held out by chance; of up to five none, as long as there are others. Rows of the split
+  ``test`` are left alone: what is measured on later must not be seen.
 
 Other columns are ignored.
 """
