@@ -32,6 +32,7 @@ CURVES_EVERY = 20
 """Steps between the points of TensorBoard's curves."""
 
 _STATISTICS_IMAGES = 96
+_STATISTICS_BATCHES = 8  # at least
 
 Stage = Literal["read", "train", "test"]
 Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
@@ -153,8 +154,11 @@ class StepwiseTrainer(ABC):
         moved: after a short training that costs more than all else.
         """
         size, seed, last = self.options.batch_size, self.options.seed, self.options.steps
-        # Of no training step. With 16 images the same weights' Dice changed by several points.
-        batches = order(items, size, seed, last, last + math.ceil(_STATISTICS_IMAGES / size))
+        # With 16 images the same weights' Dice changed by several points. More than the training
+        # itself has seen would take longer than it.
+        count = min(math.ceil(_STATISTICS_IMAGES / size), self.state.step)
+        count = max(_STATISTICS_BATCHES, count)
+        batches = order(items, size, seed, last, last + count)  # of no training step
         with self._autocast():
             images = (self._seen(batch) for batch in load(data, batches, 0, self.device))
             update_bn(images, self.network, self.device)
