@@ -154,11 +154,16 @@ class Bench:
         self.pretrainings: int | None = options.pretrainings
         self.device = str(choose_device(options.device))
 
+    def cubes_of(self, manifests: Path | Sequence[Path]) -> CubePool:
+        """The cubes of all volumes of a pool."""
+        volumes, cubes = read_pool(manifests), self.size.cubes
+        files = make_cubes(volumes, cubes, self.folder / "cubes", self.workers)
+        return CubePool(files, volumes, cubes)
+
     @cached_property
     def guesses(self) -> dict[str, float]:
         """What a network without an idea would reach in validation, by the figure's name."""
-        volumes, cubes = read_pool(self.pool), self.size.cubes
-        pool = CubePool(make_cubes(volumes, cubes, self.folder / "cubes"), volumes, cubes)
+        pool = self.cubes_of(self.pool)
         some = np.random.default_rng(0).permutation(len(pool))[:_CUBES_LOOKED_AT]
         return {
             "restoration": float(np.mean([pool[n].image.var() for n in some.tolist()])),
@@ -352,10 +357,7 @@ def pretext(bench: Bench, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def probe(bench: Bench, options: argparse.Namespace) -> int:
     """Tell CT from MR by frozen features, with and without the adversary."""
-    volumes = read_pool(options.heads)
-    cubes = bench.size.cubes
-    files = make_cubes(volumes, cubes, bench.folder / "cubes", bench.workers)
-    pool = CubePool(files, volumes, cubes)
+    pool = bench.cubes_of(options.heads)
     rows = []
     for task in options.tasks or PROBED:
         for seed in options.seeds:
@@ -377,8 +379,8 @@ def probe(bench: Bench, options: argparse.Namespace) -> int:
         "",
         "Command: `" + " ".join(["python", *sys.argv]) + "`",
         "",
-        f"{len(pool)} cubes of {len(volumes)} volumes; balanced accuracy of logistic regression in "
-        "cross-validation, percent, mean and standard deviation over seeds. 50 is chance.",
+        f"{len(pool)} cubes of {len(np.unique(pool.table[:, 0]))} volumes; balanced accuracy of "
+        "logistic regression in cross-validation, percent, mean and standard deviation over seeds. 50 is chance.",
         "",
         "| start | level 1 | level 2 | level 3 | level 4 (deepest) |",
         "|---|---|---|---|---|",

@@ -187,7 +187,7 @@ def test_modalities_count_alike_in_the_game_however_many_cubes_they_have():
     for loss in (discriminator_loss, lambda *a: confusion_loss(*a[:2], "uniform", *a[2:])):
         of_each = [loss(logits[modality == kind], modality[modality == kind]) for kind in (0, 1)]
         torch.testing.assert_close(loss(logits, modality, weights), sum(of_each) / 2)
-        assert modality_weights(np.array([0, 1])).tolist() == [1.0, 1.0]
+    assert modality_weights(np.array([0, 1])).tolist() == [1.0, 1.0]
 
 
 class Cubes:

@@ -81,9 +81,9 @@ def modality_weights(modalities: npt.NDArray[np.integer]) -> Tensor:
     says the same is nearly always right, and an encoder has nothing to learn from it.
 
     Args:
-        modalities: ``(n,)``, of each cube; both have to be there.
+        modalities: ``(n,)``, of each cube.
     """
-    counts = np.bincount(modalities, minlength=2)
+    counts = np.maximum(np.bincount(modalities, minlength=2), 1)
     return torch.from_numpy(counts.sum() / (2 * counts)).float()
 
 
