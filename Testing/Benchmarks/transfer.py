@@ -380,7 +380,8 @@ def probe(bench: Bench, options: argparse.Namespace) -> int:
         "Command: `" + " ".join(["python", *sys.argv]) + "`",
         "",
         f"{len(pool)} cubes of {len(np.unique(pool.table[:, 0]))} volumes; balanced accuracy of "
-        "logistic regression in cross-validation, percent, mean and standard deviation over seeds. 50 is chance.",
+        "logistic regression in cross-validation, percent, mean and standard deviation over seeds. "
+        "50 is chance.",
         "",
         "| start | level 1 | level 2 | level 3 | level 4 (deepest) |",
         "|---|---|---|---|---|",
