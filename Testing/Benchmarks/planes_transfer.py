@@ -217,7 +217,7 @@ class Bench:
         if self.pretrainings:
             seed %= self.pretrainings
         folder = self.folder / "pretrained" / f"{start}-{seed}"
-        if not is_pretrained(folder, steps=self.size.pretraining.steps):
+        if not is_pretrained(folder, {"steps": self.size.pretraining.steps}):
             what = PlanePretraining(
                 self.folder / "studies",
                 folder,

@@ -161,21 +161,22 @@ def positive(text: str) -> int:
     return value
 
 
-def is_pretrained(folder: Path, **asked: Any) -> bool:
+def is_pretrained(folder: Path, asked: Mapping[str, Any]) -> bool:
     """Whether a pre-training is there; one that differs in what was asked for ends the bench.
 
     Args:
         folder: Of the pre-training.
-        asked: Entries that its record has to have, such as its steps.
+        asked: What its record or the options in it have to say.
     """
     path = folder / "pretrained.json"
     if not path.exists():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in json.loads(json.dumps(asked)).items():
-        if record[name] != value:
+    said = record.get("options", {}) | record
+    for name, value in json.loads(json.dumps(dict(asked))).items():
+        if said.get(name) != value:
             sys.exit(
-                f"{folder} was trained with {name} {record[name]}, not {value}: "
+                f"{folder} was trained with {name} {said.get(name)}, not {value}: "
                 "choose another --output."
             )
     return True

@@ -37,15 +37,15 @@ def test_a_gain_is_of_seeds_that_both_have() -> None:
 
 def test_what_was_trained_otherwise_ends_a_bench(tmp_path: Path) -> None:
     assert not transfer_report.finished(tmp_path, {"steps": 4, "patch": (1, 2)})
-    assert not transfer_report.is_pretrained(tmp_path, steps=4)
+    assert not transfer_report.is_pretrained(tmp_path, {"steps": 4})
     record = {"options": {"steps": 4, "patch": [1, 2]}}
     (tmp_path / "finetuning.json").write_text(json.dumps(record))
     (tmp_path / "pretrained.json").write_text(json.dumps({"steps": 4, "cubes": {"shape": [2, 3]}}))
     assert transfer_report.finished(tmp_path, {"steps": 4, "patch": (1, 2)})
-    assert transfer_report.is_pretrained(tmp_path, steps=4, cubes={"shape": (2, 3)})
+    assert transfer_report.is_pretrained(tmp_path, {"steps": 4, "cubes": {"shape": (2, 3)}})
     with pytest.raises(SystemExit, match="other options"):
         transfer_report.finished(tmp_path, {"steps": 5, "patch": (1, 2)})
     with pytest.raises(SystemExit, match="steps 4, not 5"):
-        transfer_report.is_pretrained(tmp_path, steps=5)
+        transfer_report.is_pretrained(tmp_path, {"steps": 5})
     with pytest.raises(SystemExit, match="cubes"):
-        transfer_report.is_pretrained(tmp_path, steps=4, cubes={"shape": (2, 4)})
+        transfer_report.is_pretrained(tmp_path, {"steps": 4, "cubes": {"shape": (2, 4)}})

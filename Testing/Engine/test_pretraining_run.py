@@ -86,11 +86,18 @@ def test_every_row_of_the_tables_trains_with_the_same_network_and_loader(pool, t
 
 
 @pytest.mark.parametrize(
-    ("game", "optimizer"),
-    [("alternating", "sgd"), ("gradient-reversal", "sgd"), ("alternating", "adam")],
+    ("game", "optimizer", "schedule"),
+    [
+        ("alternating", "sgd", "plateau"),
+        ("gradient-reversal", "sgd", "plateau"),
+        ("alternating", "adam", "plateau"),
+        ("alternating", "adam", "cosine"),
+    ],
 )
-def test_what_was_stopped_anywhere_comes_to_the_same_weights(pool, tmp_path, game, optimizer):
-    options = replace(OPTIONS, game=game, optimizer=optimizer)
+def test_what_was_stopped_anywhere_comes_to_the_same_weights(
+    pool, tmp_path, game, optimizer, schedule
+):
+    options = replace(OPTIONS, game=game, optimizer=optimizer, schedule=schedule)
     assert pretrain(asked(pool, tmp_path / "whole", options=options))
     parts = asked(pool, tmp_path / "parts", options=options)
     for last in (1, 3, 5, 99):  # between validations as well as at one

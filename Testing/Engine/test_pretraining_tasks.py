@@ -276,6 +276,22 @@ def test_the_discriminators_turns_can_be_several():
     assert more.state.history[-1]["train discriminator"] < once
 
 
+def test_rates_fall_along_a_cosine_where_asked():
+    options = PretrainingOptions(
+        steps=4, batch_size=8, learning_rates=(0.4, 0.2, 0.1), schedule="cosine", validate_every=99
+    )
+    task = Restoration(12, 3, GenesisTransforms(0, 0, 0, 0))
+    trainer = Pretrainer(network(), task, Cubes(), Cubes(0), options)
+    rates = []
+    while not trainer.finished:
+        trainer.step()
+        rates.append(
+            [g["lr"] for optimizer in trainer.optimizers.values() for g in optimizer.param_groups]
+        )
+    shares = [1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]
+    assert np.allclose(rates, np.outer(shares, [0.4, 0.2, 0.1]))
+
+
 def test_without_a_weight_neither_game_moves_the_encoder():
     for game in ("alternating", "gradient-reversal"):
         trainer = trained(game, 0.0, steps=2)

@@ -108,6 +108,10 @@ def pretrain_sar(
         int, typer.Option(min=1, help="The discriminator's turns in a step, if alternating.")
     ] = 1,
     clip: Annotated[float, typer.Option(min=0.0, help="Largest gradient norm; 0: none.")] = 0.0,
+    schedule: Annotated[
+        str,
+        typer.Option(help="Of the learning rates: plateau, or cosine to zero, for short runs."),
+    ] = "plateau",
     plateau_factor: option.PlateauFactor = 0.5,
     plateau_patience: option.PlateauPatience = 10,
     validate_every: option.ValidateEvery = 500,
@@ -134,7 +138,7 @@ def pretrain_sar(
     from TomoSegLib.jobs.devices import choose_device
     from TomoSegLib.pretraining.adversary import Game, Objective
     from TomoSegLib.pretraining.cubes import CubeOptions
-    from TomoSegLib.pretraining.options import OptimizerName, PretrainingOptions
+    from TomoSegLib.pretraining.options import OptimizerName, PretrainingOptions, Schedule
     from TomoSegLib.pretraining.run import Pretraining, pretrain
     from TomoSegLib.pretraining.transforms import GenesisTransforms
     from TomoSegLib.training.precision import Precision
@@ -143,6 +147,7 @@ def pretrain_sar(
         ("game", game, Game),
         ("optimizer", optimizer, OptimizerName),
         ("objective", objective, Objective),
+        ("schedule", schedule, Schedule),
         ("precision", precision, Precision),
     ):
         one_of(name, value, get_args(kind))
@@ -177,6 +182,7 @@ def pretrain_sar(
         objective=objective,  # type: ignore[arg-type]
         discriminator_steps=discriminator_steps,
         clip=clip,
+        schedule=schedule,  # type: ignore[arg-type]
         plateau_factor=plateau_factor,
         plateau_patience=plateau_patience,
         validate_every=validate_every,

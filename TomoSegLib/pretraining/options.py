@@ -10,6 +10,7 @@ from TomoSegLib.pretraining.adversary import Game, Objective
 from TomoSegLib.training.precision import Precision
 
 OptimizerName = Literal["sgd", "adam"]
+Schedule = Literal["plateau", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class PretrainingOptions:
         discriminator_steps: The discriminator's turns in each step of the alternating game. To
             mislead a discriminator that learns too slowly takes no invariance.
         clip: Largest norm of the gradient of U-Net and heads; 0 does not clip.
+        schedule: How all learning rates fall: the paper's ``ReduceLROnPlateau``, or along half a
+            cosine to zero at the last step, for trainings that end before any plateau.
         plateau_factor: What `ReduceLROnPlateau` multiplies the learning rates by when the
             validation loss does not fall.
         plateau_patience: Validations that it waits.
@@ -53,6 +56,7 @@ class PretrainingOptions:
     objective: Objective = "minimax"
     discriminator_steps: int = 1
     clip: float = 0.0
+    schedule: Schedule = "plateau"
     plateau_factor: float = 0.5
     plateau_patience: int = 10
     validate_every: int = 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -84,10 +85,16 @@ class Pretrainer(StepwiseTrainer):
             self.optimizers["discriminator"] = torch.optim.SGD(
                 self.discriminator.parameters(), lr=discriminator_rate, momentum=options.momentum
             )
-        self.schedules = {
-            name: ReduceLROnPlateau(
-                optimizer, factor=options.plateau_factor, patience=options.plateau_patience
-            )
+        self.schedules: dict[str, ReduceLROnPlateau] = {}
+        if options.schedule == "plateau":
+            self.schedules = {
+                name: ReduceLROnPlateau(
+                    optimizer, factor=options.plateau_factor, patience=options.plateau_patience
+                )
+                for name, optimizer in self.optimizers.items()
+            }
+        self._first_rates = {
+            name: [group["lr"] for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
         }
         self.resumed["task"] = self.task
@@ -105,6 +112,8 @@ class Pretrainer(StepwiseTrainer):
         begun = time.perf_counter()
         batch = self._next_batch(self.train_data, len(self.train_data.pool))
         self.waited_s += time.perf_counter() - begun
+        if options.schedule == "cosine":  # of the step alone: nothing to resume
+            self._set_rates(0.5 + 0.5 * math.cos(math.pi * state.step / options.steps))
         self.network.train()
         self.task.train()
         for optimizer in self.optimizers.values():
@@ -138,6 +147,12 @@ class Pretrainer(StepwiseTrainer):
         self.worked_s += time.perf_counter() - begun
         self._count_step()
         return told
+
+    def _set_rates(self, share: float) -> None:
+        """Set all learning rates to a share of what they began with."""
+        for name, optimizer in self.optimizers.items():
+            for group, rate in zip(optimizer.param_groups, self._first_rates[name], strict=True):
+                group["lr"] = rate * share
 
     def _game(
         self, discriminator: ModalityDiscriminator, levels: Sequence[Tensor], modality: Tensor
