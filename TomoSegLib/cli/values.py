@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import warnings
@@ -51,11 +52,14 @@ def numbers_of(option: str, text: str, separator: str, count: int | None, kind: 
         numbers = tuple(kind(part) for part in text.split(separator))
     except (ValueError, ZeroDivisionError):
         numbers = ()
+    if any(not math.isfinite(number) for number in numbers):
+        numbers = ()
     if not numbers or (count is not None and len(numbers) != count):
         wanted = f"{count} numbers" if count else "numbers"
+        wanted = "a number" if count == 1 else f"{wanted} separated by '{separator}'"
         raise TomoSegError(
             "usage",
-            f"'--{option} {text}' is not {wanted} separated by '{separator}'.",
+            f"'--{option} {text}' is not {wanted}.",
             "'--help' shows the default.",
         )
     return numbers
@@ -72,10 +76,11 @@ def range_of(option: str, text: str) -> tuple[float, float]:
 
 
 def named_files(option: str, items: Sequence[str]) -> dict[str, str]:
-    """``NAME=FILE`` of several channels by their names."""
+    """``NAME=FILE`` of several channels by their names, in small letters as models have them."""
     files: dict[str, str] = {}
     for item in items:
         name, equals, path = item.partition("=")
+        name = name.lower()
         if not (name and equals and path) or name in files:
             raise TomoSegError(
                 "usage",

@@ -77,10 +77,12 @@ class Layout:
 def luna16(folder: Path) -> list[Scan]:
     """LUNA16: ``subset0/UID.mhd`` to ``subset9``; lungs in ``seg-lungs-LUNA16/UID.mhd``."""
     lungs = {path.stem: path for path in files_named(folder, r".+\.mhd", "seg-lungs-LUNA16")}
+    own = folder.resolve().name  # one subset alone will do
     return [
         Scan(path.stem, {SINGLE: path}, "CT", lungs.get(path.stem))
         for path in files_named(folder, r".+\.mhd")
-        if any(re.fullmatch(r"subset\d+", part) for part in path.parts)
+        if path not in lungs.values()
+        and any(re.fullmatch(r"subset\d+", part) for part in (own, *path.relative_to(folder).parts))
     ]
 
 
@@ -208,12 +210,21 @@ def find_scans(layout: str, folder: Path) -> list[Scan]:
 
     Raises:
         TomoSegError: ``dataset-layout`` (unknown, or the folder is something else),
-            ``dataset-incomplete``, ``dataset-4d``.
+            ``dataset-incomplete``, ``dataset-duplicate``, ``dataset-4d``.
     """
     check_layout(layout, LAYOUTS, folder)
     scans = LAYOUTS[layout].find(folder)
     if not scans:
         raise not_the_layout(folder, f"no files named as in {LAYOUTS[layout].title} are in it")
+    seen: dict[str, Scan] = {}
+    for scan in scans:
+        if (other := seen.setdefault(scan.id, scan)) is not scan:
+            first, second = next(iter(other.paths.values())), next(iter(scan.paths.values()))
+            raise TomoSegError(
+                "dataset-duplicate",
+                f"{folder} has {scan.id} twice: {first} and {second}.",
+                "Move one of them out of the folder.",
+            )
     return scans
 
 
@@ -299,7 +310,7 @@ def files_named(folder: Path, pattern: str, below: str | None = None) -> list[Pa
         if wanted.fullmatch(path.name)
         and not path.name.startswith("._")
         and path.is_file()
-        and (below is None or below in path.parts)
+        and (below is None or below in path.relative_to(folder).parts)
     ]
 
 

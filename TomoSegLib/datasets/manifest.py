@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.models.card import MOST_CHANNELS, NAME
 
 Split = Literal["train", "val", "test"]
 
@@ -232,30 +234,75 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     return header, rows
 
 
+def named_columns(
+    path: Path, header: Sequence[str], prefix: str
+) -> tuple[dict[str, str], list[str]]:
+    """The columns of several channels.
+
+    Args:
+        path: The manifest.
+        header: Names of its columns.
+        prefix: What such names begin with.
+
+    Returns:
+        Each channel's column by the channel's name, in small letters as models have it; and what is
+        wrong with names, said so that it can stand in an error.
+    """
+    columns: dict[str, str] = {}
+    problems = [
+        f"{name} occurs {n} times" for name, n in Counter(filter(None, header)).items() if n > 1
+    ]
+    for column in header:
+        if not column.startswith(prefix):
+            continue
+        name = column[len(prefix) :].lower()
+        if not name:
+            problems.append(f"{column} names no channel")
+        elif not re.fullmatch(NAME, name):
+            problems.append(f"{column} is no name of a channel: use letters, digits, '.', '-', '_'")
+        elif columns.setdefault(name, column) != column:
+            problems.append(f"{columns[name]} and {column} are one channel: case does not count")
+    if len(columns) > MOST_CHANNELS:
+        problems.append(f"{len(columns)} channels are more than {MOST_CHANNELS}")
+    return columns, problems
+
+
 def _channel_columns(path: Path, header: list[str]) -> dict[str, str]:
     """Column of each channel, by the channel's name."""
-    columns = {name[len(_PREFIX) :]: name for name in header if name.startswith(_PREFIX)}
-    problems = [f"{name} is missing" for name in ("label", "split") if name not in header]
-    problems += [f"{name} occurs {n} times" for name, n in Counter(header).items() if n > 1]
+    columns, problems = named_columns(path, header, _PREFIX)
+    problems += [f"{name} is missing" for name in ("label", "split") if name not in header]
     if "path" in header and columns:
         problems.append("path and path_<channel> are both there")
     elif "path" in header:
         columns = {SINGLE: "path"}
     elif not columns:
         problems.append("path is missing")
-    if "" in columns:
-        problems.append("path_ names no channel")
+    refuse_columns(
+        path,
+        header,
+        problems,
+        "It needs path (or path_<channel> for each channel), label and split; mask, group and id "
+        "are optional.",
+    )
+    return columns
+
+
+def refuse_columns(path: Path, header: Sequence[str], problems: Sequence[str], hint: str) -> None:
+    """Raise ``manifest-columns`` where there are problems with a manifest's header.
+
+    Args:
+        path: The manifest.
+        header: Names of its columns.
+        problems: What is wrong with them.
+        hint: What would be right.
+    """
     if problems:
-        separators = (";" in ",".join(header)) or ("\t" in ",".join(header))
+        separated = any(separator in "".join(header) for separator in ";\t")
         raise TomoSegError(
             "manifest-columns",
             f"The header of {path.name} is not that of a manifest: {', '.join(problems)}.",
-            "Separate the columns by commas."
-            if separators
-            else "It needs path (or path_<channel> for each channel), label and split; "
-            "mask, group and id are optional.",
+            "Separate the columns by commas." if separated else hint,
         )
-    return columns
 
 
 def _parse(path: Path, line: int, row: Mapping[str, str], columns: Mapping[str, str]) -> Case:

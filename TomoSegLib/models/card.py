@@ -55,7 +55,11 @@ PLATEAU_ML = 5.0
 Components = Literal["all", "largest", "peak"]
 RefinementMethod = Literal["threshold", "random-walker", "geodesic", "graph-cut"]
 
-_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""Of models and channels."""
+
+MOST_CHANNELS = 16
+LONGEST_LICENSE = 200  # characters
 # Names that Windows keeps for devices, with any extension.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 
@@ -65,7 +69,7 @@ Text = Annotated[str, Field(max_length=4000)]
 class Channel(StrictModel):
     """One input image of the model; several are resampled to the grid of the first."""
 
-    name: Annotated[str, Field(pattern=_NAME)]
+    name: Annotated[str, Field(pattern=NAME)]
     description: Text = ""
 
 
@@ -190,14 +194,14 @@ class ModelCard(StrictModel):
     """
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=_NAME)]
+    name: Annotated[str, Field(pattern=NAME)]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     title: Annotated[str, Field(max_length=200)]
     description: Text = ""
     task: Literal["heatmap", "segmentation", "classification"] = "heatmap"
     modality: Annotated[str, Field(max_length=64)]
     anatomy: Annotated[str, Field(max_length=64)] = ""
-    channels: Annotated[list[Channel], Field(min_length=1, max_length=16)]
+    channels: Annotated[list[Channel], Field(min_length=1, max_length=MOST_CHANNELS)]
     labels: Annotated[list[Label], Field(min_length=1, max_length=255)]
     preprocessing: Preprocessing = Preprocessing()
     network: Network
@@ -209,7 +213,7 @@ class ModelCard(StrictModel):
     stack: StackInput | None = None
     refinement: RefinementSettings | None = None
     training_data: TrainingData
-    license: Annotated[str, Field(max_length=64)]
+    license: Annotated[str, Field(max_length=LONGEST_LICENSE)]
     intended_use: Text
     limitations: list[Text] = Field(default_factory=list)
     contributors: list[Text] = Field(default_factory=list)

@@ -106,10 +106,17 @@ def _read(path: Path, modality: str | None) -> list[PoolVolume]:
     return volumes
 
 
-def _modality(path: Path, line: int, text: str) -> Modality:
+def known_modality(text: str) -> Modality | None:
+    """CT or MR, MR also where it is written MRI or MRT; None if it is neither."""
     for modality in MODALITIES:
         if text.upper() in (modality, f"{modality}I", f"{modality}T"):
             return modality
+    return None
+
+
+def _modality(path: Path, line: int, text: str) -> Modality:
+    if (modality := known_modality(text)) is not None:
+        return modality
     raise TomoSegError(
         "manifest-modality",
         f"{path.name}, line {line}: the modality is {text!r}.",

@@ -36,12 +36,13 @@ from TomoSegLib.pretraining.planes_data import (
     kinds_of,
     read_examples,
 )
-from TomoSegLib.pretraining.planes_predict import save_head
+from TomoSegLib.pretraining.planes_predict import HEAD, save_head
 from TomoSegLib.pretraining.planes_report import draw_predictions, measure, predict
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.planes_training import TASKS, PlaneTrainer, PlaneTraining
-from TomoSegLib.pretraining.weights import save_pretrained
+from TomoSegLib.pretraining.weights import RECORD, WEIGHTS, save_pretrained
 from TomoSegLib.studies.study import Study
+from TomoSegLib.training.checkpoint import refuse_unwritable
 from TomoSegLib.training.stepwise import train_steps
 
 REPORT = "report.json"
@@ -110,6 +111,7 @@ def pretrain_planes(
     tell = on_progress or (lambda stage, done, total, figures: None)
     stop = should_stop or (lambda: False)
     _check(what)
+    refuse_unwritable(what.output)
     if what.threads is not None:
         torch.set_num_threads(what.threads)
 
@@ -141,7 +143,13 @@ def pretrain_planes(
     )
     identity = _identity(what, kinds, train, validation)
     if not train_steps(
-        trainer, what.output, identity, what.overwrite, partial(tell, "train"), stop
+        trainer,
+        what.output,
+        identity,
+        what.overwrite,
+        partial(tell, "train"),
+        stop,
+        (RECORD, WEIGHTS, HEAD, REPORT),
     ):
         return None
     report = _report(what, trainer, kinds, train, validation)

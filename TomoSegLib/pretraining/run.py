@@ -22,7 +22,8 @@ from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.presets import PRESETS, Preset, build_task
 from TomoSegLib.pretraining.trainer import Pretrainer
 from TomoSegLib.pretraining.transforms import GenesisTransforms
-from TomoSegLib.pretraining.weights import save_pretrained
+from TomoSegLib.pretraining.weights import RECORD, WEIGHTS, save_pretrained
+from TomoSegLib.training.checkpoint import files_identity, refuse_unwritable
 from TomoSegLib.training.stepwise import train_steps
 
 Stage = Literal["cubes", "train"]
@@ -97,7 +98,17 @@ def pretrain(
     _check(what)
     if what.threads is not None:
         torch.set_num_threads(what.threads)
+    refuse_unwritable(what.output)
     volumes = read_pool(what.manifests, what.modality, what.options.seed)
+    if absent := set(what.cubes.dataset_counts) - {volume.dataset for volume in volumes}:
+        warnings.warn(
+            TomoSegWarning(
+                "cubes-dataset-absent",
+                f"No volume is of the data set {', '.join(sorted(absent))}, of which --cubes speaks.",
+                "Names stand in the manifest's column dataset.",
+            ),
+            stacklevel=2,
+        )
     preset, options = _fitted(PRESETS[what.task], what.options, volumes)
 
     def on_volume(done: int, total: int) -> None:
@@ -117,7 +128,8 @@ def pretrain(
         losses = {k: v for k, v in figures.items() if not k.endswith("accuracy")}
         tell("train", done, total, losses)
 
-    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop):
+    results = (RECORD, WEIGHTS)
+    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop, results):
         return False
     weights = trainer.best
     if not trainer.task.trains_decoder:
@@ -132,7 +144,13 @@ def _check(what: Pretraining) -> None:
 
     cubes = what.cubes
     if what.task not in PRESETS:
-        raise refuse(f"There is no task {what.task!r}.", f"Choose one of {', '.join(PRESETS)}.")
+        raise refuse(
+            f"There is no task {what.task!r}.",
+            "Scratch is no pre-training: 'tomoseg finetune --from scratch --like DIR' fine-tunes "
+            "the same network without the weights in DIR."
+            if what.task == "scratch"
+            else f"Choose one of {', '.join(PRESETS)}.",
+        )
     if any(n < STRIDE or n % STRIDE for n in cubes.shape):
         raise refuse(
             f"A cube of {cubes.shape[2]} x {cubes.shape[1]} x {cubes.shape[0]} voxels does not fit "
@@ -210,6 +228,7 @@ def _identity(
     rows = [[str(v.path), v.modality, v.dataset, v.validation] for v in volumes]
     return {
         "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "files": files_identity(volume.path for volume in volumes),
         "features": list(what.features),
         "task": asdict(preset),
         "cubes": asdict(what.cubes),

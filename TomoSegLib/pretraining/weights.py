@@ -137,6 +137,17 @@ def save_pretrained(folder: Path, weights: Mapping[str, Tensor], record: Mapping
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
+def _no_record(folder: Path) -> TomoSegError:
+    problem, hint = f"{folder} has no {RECORD}", _HINT
+    if (model := folder / "model" / "weights.safetensors").is_file():
+        problem += ": it holds a fine-tuning"
+        hint = f"To begin with its network, give {model}."
+    elif (folder / "checkpoint").is_dir():
+        problem += ": its pre-training is not finished"
+        hint = "Give the pre-training's command again to finish it."
+    return TomoSegError("pretrained-unknown", f"{problem}.", hint)
+
+
 def load_pretrained(source: Path) -> Pretrained:
     """Read pre-trained weights.
 
@@ -155,13 +166,7 @@ def load_pretrained(source: Path) -> Pretrained:
     if source.is_dir():
         path = source / WEIGHTS
         if not (source / RECORD).is_file():
-            unfinished = (source / "checkpoint").is_dir()
-            raise TomoSegError(
-                "pretrained-unknown",
-                f"{source} has no {RECORD}"
-                + (": its pre-training is not finished." if unfinished else "."),
-                "Give the pre-training's command again to finish it." if unfinished else _HINT,
-            )
+            raise _no_record(source)
         try:
             content = read_bounded(source / RECORD, MAX_CARD_BYTES, missing="pretrained-unknown")
             record = json.loads(content)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,6 +130,49 @@ def save_checkpoint(training: Resumable, folder: Path, identity: Mapping[str, An
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def files_identity(paths: Iterable[Path]) -> str:
+    """A hash of sizes and times of files, for an identity: files may have been corrected since.
+
+    Args:
+        paths: Files or folders, with ``::`` and a series or volume in them where they name one.
+
+    Raises:
+        TomoSegError: ``manifest-missing-files``.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({str(path).split("::")[0] for path in paths}):
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise TomoSegError(
+                "manifest-missing-files",
+                f"{path} is not there any more: {error.strerror}.",
+                "Put it back, or correct the manifest.",
+            ) from None
+        digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Refuse a folder that cannot be made, before anything takes time.
+
+    Raises:
+        TomoSegError: ``output-unwritable``.
+    """
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    problem = ""
+    if not there.is_dir():
+        problem = f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = f"nothing may be written in {there}"
+    if problem:
+        raise TomoSegError(
+            "output-unwritable",
+            f"The output folder {output} cannot be used: {problem}.",
+            "Choose another --output.",
+        )
 
 
 def load_checkpoint(training: Resumable, folder: Path, identity: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.classifier import load_classifier
 from TomoSegLib.models.store import ModelFolder, save_model
-from TomoSegLib.training.checkpoint import read_checkpoint
+from TomoSegLib.training.checkpoint import read_checkpoint, refuse_unwritable
 from TomoSegLib.training.classification_card import classifier_card
 from TomoSegLib.training.classification_data import PreparedStack, in_memory, prepare_stack
 from TomoSegLib.training.classification_manifest import ClassifiedCase
@@ -67,6 +67,7 @@ def _finetuned(
     if what.threads is not None:
         torch.set_num_threads(what.threads)
     plan = make_classifier_plan(what)
+    refuse_unwritable(what.output)
     torch.manual_seed(what.options.seed)
     network = plan.network()
     identity = plan.identity()
@@ -89,7 +90,8 @@ def _finetuned(
         name = "val balanced accuracy"
         tell("train", done, total, {**figures, **({name: last[name]} if name in last else {})})
 
-    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop):
+    results = (RECORD, MODEL, SCORES, REPORT, REPORT_TEXT)
+    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop, results):
         return None
     return _saved(plan, trainer, tell)
 

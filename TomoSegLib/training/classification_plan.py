@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -23,6 +22,7 @@ from TomoSegLib.networks.unet2d import (
     is_encoder_weight,
 )
 from TomoSegLib.pretraining.weights import Pretrained, begin_with
+from TomoSegLib.training.checkpoint import files_identity
 from TomoSegLib.training.classification_manifest import (
     ClassifiedCase,
     ClassifiedCases,
@@ -30,7 +30,6 @@ from TomoSegLib.training.classification_manifest import (
     read_classified,
 )
 from TomoSegLib.training.classification_trainer import ClassifierOptions
-from TomoSegLib.training.few_labels import options_identity
 from TomoSegLib.training.finetuning_start import (
     IMAGENET,
     SCRATCH,
@@ -38,6 +37,7 @@ from TomoSegLib.training.finetuning_start import (
     encoder_of,
     modality_of,
     preprocessing_of,
+    refuse_card_texts,
     weights_of,
 )
 
@@ -162,13 +162,14 @@ class ClassifierPlan:
         return {
             "task": "classification",
             "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            "files": files_identity(file for case in self.manifest.cases for file in case.paths),
             "cases": [case.id for case in self.used],
             "channels": list(self.manifest.channels),
             "classes": list(self.classes),
             "network": self._arguments(),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "start": start if self.pretrained is None else self.pretrained.sha256,
-            "options": options_identity(self.what.options),
+            "options": self.what.options.as_dict(),
         }
 
     def _arguments(self) -> dict[str, Any]:
@@ -233,8 +234,6 @@ def _check(what: ClassifierTraining, encoder: str) -> None:
     elif what.features is not None and (len(what.features) != 6 or min(what.features) < 1):
         problem = "The network needs six numbers of channels."
         hint = "Example: --features 64,128,256,512,1024,64"
-    elif what.name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", what.name):
-        problem = f"'{what.name}' is no name of a model."
-        hint = "Use small letters, digits, '.', '-' and '_'."
     if problem:
         raise TomoSegError("finetuning-options", problem, hint)
+    refuse_card_texts(what)

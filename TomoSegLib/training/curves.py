@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import atomic_path
 
 _COLUMNS = 3
@@ -18,17 +19,31 @@ class EventFiles:
     Args:
         folder: Where the event files go.
         step: Step from which the training goes on.
+
+    Raises:
+        TomoSegError: ``output-unwritable``.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=step)
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=step)
+        except OSError as error:
+            raise TomoSegError(
+                "output-unwritable",
+                f"The folder {folder} cannot be written: {error.strerror or error}.",
+                "Choose another --output.",
+            ) from None
 
     def add(self, figures: Mapping[str, float], step: int, prefix: str) -> None:
         """Add scalars of a step, named ``prefix/name``."""
         for name, value in figures.items():
             self._writer.add_scalar(f"{prefix}/{name.replace(' ', '-')}", value, step)
+
+    def flush(self) -> None:
+        """Bring to disk what was added."""
+        self._writer.flush()
 
     def __enter__(self) -> EventFiles:
         return self

@@ -32,24 +32,6 @@ class FewLabelsOptions(StepOptions, Protocol):
     def as_dict(self) -> dict[str, Any]: ...
 
 
-_LATER_OPTIONS = ("averaged", "rotation", "zoom")
-
-
-def options_identity(options: FewLabelsOptions) -> dict[str, Any]:
-    """What options make of a training: as it was before there were the later ones, as long as they
-    are not used. What began then goes on.
-
-    Args:
-        options: A dataclass that has defaults for all.
-    """
-    default = type(options)().as_dict()
-    return {
-        name: value
-        for name, value in options.as_dict().items()
-        if name not in _LATER_OPTIONS or value != default[name]
-    }
-
-
 @dataclass
 class FinetuningState(StepState):
     """What a fine-tuning has come to.

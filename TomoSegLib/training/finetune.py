@@ -14,7 +14,7 @@ import torch
 from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.store import ModelFolder, save_model
-from TomoSegLib.training.checkpoint import read_checkpoint
+from TomoSegLib.training.checkpoint import read_checkpoint, refuse_unwritable
 from TomoSegLib.training.finetuning_start import start_title
 from TomoSegLib.training.segmentation_card import segmenter_card
 from TomoSegLib.training.segmentation_data import (
@@ -31,6 +31,7 @@ from TomoSegLib.training.stepwise import Progress, stoppable, train_steps
 
 MODEL = "model"
 RECORD = "finetuning.json"
+SCORES = "test.csv"
 
 
 def finetune(
@@ -59,6 +60,7 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
         torch.set_num_threads(what.threads)
     plan = make_plan(what)
     what = plan.what
+    refuse_unwritable(what.output)
     torch.manual_seed(what.options.seed)
     network = plan.network()
     identity = plan.identity()
@@ -84,7 +86,8 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
         dice = {"Dice": last["mean Dice"]} if "mean Dice" in last else {}
         tell("train", done, total, {**figures, **dice})
 
-    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop):
+    results = (RECORD, MODEL, SCORES)
+    if not train_steps(trainer, what.output, identity, what.overwrite, tell_step, stop, results):
         return None
     return _saved(plan, trainer, tell)
 
@@ -127,7 +130,7 @@ def _saved(plan: Plan, trainer: Finetuner, tell: Progress) -> ModelFolder:
         scores = score_cases(
             model, tests, what.labels, what.device, lambda n, m: tell("test", n, m, {})
         )
-        write_scores(scores, what.output / "test.csv")
+        write_scores(scores, what.output / SCORES)
         metrics["test volumes"] = len(tests)
         for label in what.labels:
             dice = mean_dice(scores, label.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import read_volume
-from TomoSegLib.models.card import Intensity, Preprocessing
+from TomoSegLib.models.card import LONGEST_LICENSE, NAME, Intensity, Preprocessing
 from TomoSegLib.networks.efficientnet import NAME as EFFICIENTNET
 from TomoSegLib.networks.unet2d import Backbone
+from TomoSegLib.pretraining.manifest import known_modality
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.weights import Pretrained, load_pretrained
 
@@ -43,6 +45,10 @@ class Wanted(Protocol):
     def intensity(self) -> Intensity | None: ...
     @property
     def foreground(self) -> Foreground | None: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def license(self) -> str: ...
 
 
 class CaseOnDisk(Protocol):
@@ -94,13 +100,34 @@ def encoder_of(what: Wanted, model: Pretrained | None) -> str:
     return encoder if dimensions == 2 else ""
 
 
+def refuse_card_texts(what: Wanted) -> None:
+    """Refuse what the model's card could not hold, before the training rather than after it.
+
+    Raises:
+        TomoSegError: ``finetuning-options``.
+    """
+    if what.name is not None and not re.fullmatch(NAME, what.name):
+        raise TomoSegError(
+            "finetuning-options",
+            f"'{what.name}' is no name of a model.",
+            "Use small letters, digits, '.', '-' and '_', up to 64.",
+        )
+    if len(what.license) > LONGEST_LICENSE:
+        raise TomoSegError(
+            "finetuning-options",
+            f"The licence has {len(what.license)} characters, and at most {LONGEST_LICENSE} fit.",
+            "Give its identifier, for example CC-BY-NC-SA-4.0.",
+        )
+
+
 def modality_of(cases: Sequence[CaseOnDisk], *, single_slice: bool = False) -> str:
     """What the manifest says, or what the first volume looks like.
 
     Raises:
         TomoSegError: ``manifest-modality`` and those of `read_volume`.
     """
-    named = {case.modality.upper() for case in cases if case.modality}
+    named = {known_modality(case.modality) or case.modality.upper() for case in cases}
+    named.discard("")
     if named:
         if len(named) > 1:
             raise TomoSegError(

@@ -13,7 +13,14 @@ from typing import Protocol
 
 import numpy as np
 
-from TomoSegLib.datasets.manifest import SINGLE, SPLITS, Split, read_rows
+from TomoSegLib.datasets.manifest import (
+    SINGLE,
+    SPLITS,
+    Split,
+    named_columns,
+    read_rows,
+    refuse_columns,
+)
 from TomoSegLib.errors import TomoSegError
 
 _PREFIX = "image_"
@@ -130,20 +137,26 @@ def image_columns(path: Path, header: Sequence[str], known: str) -> dict[str, st
         header: Names of its columns.
         known: The column that says what is known of a case.
 
+    Returns:
+        In the order of the header.
+
     Raises:
         TomoSegError: ``manifest-columns``.
     """
-    columns = {name[len(_PREFIX) :]: name for name in header if name.startswith(_PREFIX)}
-    if "image" in header and not columns:
+    columns, problems = named_columns(path, header, _PREFIX)
+    problems += [f"{name} is missing" for name in (known, "split") if name not in header]
+    if "image" in header and columns:
+        problems.append("image and image_<channel> are both there")
+    elif "image" in header:
         columns = {SINGLE: "image"}
-    wrong = [name for name in (known, "split") if header.count(name) != 1]
-    if not columns or wrong or "" in columns or ("image" in header and SINGLE not in columns):
-        raise TomoSegError(
-            "manifest-columns",
-            f"The header of {path.name} is not that of a manifest of labelled volumes: it has "
-            f"{', '.join(header)}.",
-            f"It needs image (or image_<channel> for each channel), {known} and split.",
-        )
+    elif not columns:
+        problems.append("image is missing")
+    refuse_columns(
+        path,
+        header,
+        problems,
+        f"It needs image (or image_<channel> for each channel), {known} and split.",
+    )
     return columns
 
 
@@ -172,6 +185,8 @@ class KnownCase(Protocol):
     def split(self) -> Split: ...
     @property
     def group(self) -> str: ...
+    @property
+    def paths(self) -> tuple[Path, ...]: ...
 
 
 def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]) -> None:
@@ -207,6 +222,16 @@ def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]
             f"{path.name} has {leaks[0]} in training and another split.",
             "Put all cases of a patient into one split: otherwise the figures are too good.",
         )
+    used_by: dict[str, KnownCase] = {}
+    for case in cases:
+        for volume in case.paths:
+            other = used_by.setdefault(os.path.normpath(volume), case)
+            if other.split != case.split:
+                raise TomoSegError(
+                    "manifest-leak",
+                    f"{path.name} has {volume.name} in splits {other.split} and {case.split}.",
+                    "Keep it in one of them: otherwise the figures are too good.",
+                )
     missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
     if missing:
         raise TomoSegError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -27,7 +26,7 @@ from TomoSegLib.networks.unet2d import (
 )
 from TomoSegLib.networks.unet3d import FEATURES, UNet3D
 from TomoSegLib.pretraining.weights import Pretrained, begin_with
-from TomoSegLib.training.few_labels import options_identity
+from TomoSegLib.training.checkpoint import files_identity
 from TomoSegLib.training.finetuning_start import (
     IMAGENET,
     SCRATCH,
@@ -35,6 +34,7 @@ from TomoSegLib.training.finetuning_start import (
     encoder_of,
     modality_of,
     preprocessing_of,
+    refuse_card_texts,
     weights_of,
 )
 from TomoSegLib.training.pseudo_labels import UNSURE
@@ -175,22 +175,21 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What makes it this training and no other."""
-        # As it was before there were 2D networks: what began then goes on.
-        preprocessing = self.preprocessing.model_dump(mode="json")
-        if not preprocessing["in_plane"]:
-            del preprocessing["in_plane"]
         start = self.what.start if self.what.start == IMAGENET else SCRATCH
         rows = [[c.id, c.split, str(c.label), *map(str, c.paths)] for c in self.cases]
         return {
             "manifest": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+            "files": files_identity(
+                file for case in self.cases for file in (*case.paths, case.label)
+            ),
             "cases": [case.id for case in self.used],
             "channels": list(self.channels),
             "labels": [asdict(label) for label in self.what.labels],
             "features": list(self.features),
-            "preprocessing": preprocessing,
-            **({"encoder": self.encoder} if self.encoder else {}),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "encoder": self.encoder,
             "start": start if self.pretrained is None else self.pretrained.sha256,
-            "options": options_identity(self.what.options),
+            "options": self.what.options.as_dict(),
         }
 
 
@@ -261,8 +260,4 @@ def _check(what: Finetuning, encoder: str) -> None:
             f"With the loss noise-tolerant the value {UNSURE} means that nothing is known.",
             "Give the label another value.",
         )
-    if what.name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", what.name):
-        raise refuse(
-            f"'{what.name}' is no name of a model.",
-            "Use small letters, digits, '.', '-' and '_'.",
-        )
+    refuse_card_texts(what)

@@ -41,7 +41,6 @@ from TomoSegLib.models.store import find_model, save_model
 from TomoSegLib.refinement.refine import refine
 from TomoSegLib.segmentation.inference import predict
 from TomoSegLib.segmentation.labelmap import to_source
-from TomoSegLib.training.few_labels import options_identity
 from TomoSegLib.training.finetune import finetune
 from TomoSegLib.training.finetuning_start import SCRATCH
 from TomoSegLib.training.pseudo_labels import (
@@ -173,7 +172,7 @@ def _cases(manifest: Path) -> list[Case]:
 def _claim(what: SelfTraining, teacher: ModelFolder, cases: Sequence[Case]) -> None:
     """Mark the folder as this training's, or refuse it."""
     rows = [[c.id, c.split, c.label, *map(str, c.paths.values())] for c in cases]
-    options = {k: v for k, v in options_identity(what.options).items() if k != "steps"}
+    options = {k: v for k, v in what.options.as_dict().items() if k != "steps"}
     record = {
         "teacher": model_hash(teacher),
         "cases": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),

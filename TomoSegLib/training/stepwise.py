@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -28,8 +28,8 @@ from TomoSegLib.training.curves import EventFiles, draw_history
 from TomoSegLib.training.loader import Batch, load, order
 from TomoSegLib.training.precision import Precision, arithmetic
 
-CURVES_EVERY = 20
-"""Steps between the points of TensorBoard's curves."""
+_CURVES_EVERY = 20  # steps between the points of TensorBoard's curves, in short trainings fewer
+_LEAST_POINTS = 50
 
 _STATISTICS_IMAGES = 96
 _STATISTICS_BATCHES = 8  # at least
@@ -172,13 +172,17 @@ class StepwiseTrainer(ABC):
             raise self._diverged(f"The loss is no longer a number at step {self.state.step + 1}")
 
     def _check_weights(self) -> None:
-        if not all_finite(self.network.state_dict()):
+        if not self.is_sound():
             raise self._diverged(f"Weights are no longer numbers at step {self.state.step}")
+
+    def is_sound(self) -> bool:
+        """Whether all weights are numbers."""
+        return all_finite(self.network.state_dict())
 
     def _diverged(self, what: str) -> TomoSegError:
         hint = (
             f"{self.remedy}, and give another --output, or --overwrite. The folder keeps the "
-            "checkpoint of the last validation that went well, if there was one."
+            "last checkpoint in which all was well."
         )
         return TomoSegError("training-diverged", f"{what}.", hint)
 
@@ -230,6 +234,7 @@ def train_steps(
     overwrite: bool,
     tell: Callable[[int, int, Mapping[str, float]], None],
     stop: Callable[[], bool],
+    results: Sequence[str] = (),
 ) -> bool:
     """Train from the last checkpoint on, with checkpoints, ``curves.png`` and TensorBoard's files.
 
@@ -240,21 +245,29 @@ def train_steps(
         overwrite: Start again.
         tell: Called after every step with steps done, their number and the step's figures.
         stop: Whether to stop before the next step.
+        results: Names of what will be in the folder at the end: who starts again does not want to
+            find an earlier training's there if this one is stopped.
 
     Returns:
         Whether all steps are done.
     """
     folder = output / "checkpoint"
     if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(output / "tensorboard", ignore_errors=True)
+        # Where there is no checkpoint things of these names are somebody else's.
+        for name in (*results, "tensorboard", "checkpoint") if folder.is_dir() else ():
+            old = output / name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
     else:
         load_checkpoint(trainer, folder, identity)
     options, state = trainer.options, trainer.state
+    every = max(1, min(_CURVES_EVERY, options.steps // _LEAST_POINTS))
     with EventFiles(output / "tensorboard", state.step) as events:
         while not trainer.finished and not stop():
             figures = trainer.step()
-            if state.step % CURVES_EVERY == 0:
+            if state.step % every == 0:
                 events.add(figures, state.step, "train")
             if state.history and state.history[-1]["step"] == state.step:
                 validated = {
@@ -265,7 +278,11 @@ def train_steps(
                 events.add(validated, state.step, "validation")
                 draw_history(state.history, output / "curves.png")
             tell(state.step, options.steps, figures)
-            if state.step % options.validate_every == 0:
+            # Before the first validation, too, more and more rarely: a training that diverges at
+            # once leaves something behind.
+            early = state.step < options.validate_every and state.step.bit_count() == 1
+            if state.step % options.validate_every == 0 or (early and trainer.is_sound()):
+                events.flush()  # or a resumption has a gap in its curves
                 save_checkpoint(trainer, folder, identity)
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
     save_checkpoint(trainer, folder, identity)
