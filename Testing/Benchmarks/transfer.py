@@ -165,8 +165,9 @@ class Bench:
     @cached_property
     def guesses(self) -> dict[str, float]:
         """What a network without an idea would reach in validation, by the figure's name."""
-        pool = self.cubes_of(self.pool)
-        some = np.random.default_rng(0).permutation(len(pool))[:_CUBES_LOOKED_AT]
+        pool, volumes = self.cubes_of(self.pool), read_pool(self.pool)
+        held_out = [n for n, row in enumerate(pool.table) if volumes[row[0]].validation]
+        some = np.random.default_rng(0).permutation(held_out)[:_CUBES_LOOKED_AT]
         return {
             "restoration": float(np.mean([pool[n].image.var() for n in some.tolist()])),
             "scale accuracy": float(np.bincount(pool.table[:, 2]).max() / len(pool)),

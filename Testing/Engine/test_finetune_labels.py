@@ -88,6 +88,12 @@ def test_fractions_take_whole_patients_by_the_seed():
             ["image,label,split,group", "a.nii,l.nii,train,p1", "b.nii,l.nii,test,p1"],
             "manifest-leak",
         ),
+        (
+            ["id,image,label,split", "one,a.nii,l.nii,train", "two,./a.nii,l.nii,test"],
+            "manifest-leak",
+        ),
+        (["image,image,label,split", "a.nii,b.nii,l.nii,train"], "manifest-columns"),
+        (["image;label;split", "a.nii;l.nii;train"], "manifest-columns"),
     ],
 )
 def test_manifests_that_cannot_be_learned_from_are_refused(tmp_path, rows, code):
@@ -97,3 +103,43 @@ def test_manifests_that_cannot_be_learned_from_are_refused(tmp_path, rows, code)
     with pytest.raises(TomoSegError) as caught:
         read_labelled(tmp_path / "cases.csv")
     assert caught.value.code == code
+
+
+def header(folder, *columns):
+    """A manifest of one case with these image columns, read."""
+    rows = [
+        ",".join([*columns, "label", "split"]),
+        ",".join([*["a.nii"] * (len(columns) + 1), "train"]),
+    ]
+    (folder / "a.nii").write_bytes(b"")
+    (folder / "cases.csv").write_text("\n".join(rows) + "\n")
+    return read_labelled(folder / "cases.csv")
+
+
+def test_channels_are_called_in_small_letters_however_they_are_written(tmp_path):
+    channels, found = header(tmp_path, "image_FLAIR", "image_T1ce")
+    assert channels == ("flair", "t1ce") and len(found[0].paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        (["image_t1 gd"], "image_t1 gd is no name"),
+        (["image_T1", "image_t1"], "case does not count"),
+        (["image_"], "names no channel"),
+        ([f"image_{n}" for n in range(17)], "17 channels are more than 16"),
+    ],
+)
+def test_channels_that_no_model_could_have_are_refused_before_anything_is_trained(
+    tmp_path, columns, problem
+):
+    with pytest.raises(TomoSegError, match=problem) as caught:
+        header(tmp_path, *columns)
+    assert caught.value.code == "manifest-columns"
+
+
+def test_a_table_with_semicolons_is_told_what_separates_columns(tmp_path):
+    (tmp_path / "cases.csv").write_text("image;label;split\n")
+    with pytest.raises(TomoSegError) as caught:
+        read_labelled(tmp_path / "cases.csv")
+    assert "commas" in caught.value.hint

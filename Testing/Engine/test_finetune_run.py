@@ -501,3 +501,75 @@ def test_the_command_finetunes_and_refuses_what_it_does_not_know(manifest, tmp_p
     for wrong in ("blob", "blob=1,core=1", "blob=0", "blob=1,blob=2"):
         assert main([*arguments, wrong]) == 2
         assert "[labels-invalid]" in capsys.readouterr().err
+
+
+def test_labels_that_were_corrected_do_not_go_into_a_training_that_began_without_them(tmp_path):
+    manifest = write_cases(tmp_path)
+    assert finetune(asked(manifest, tmp_path / "run"))
+    assert finetune(asked(manifest, tmp_path / "run"))  # nothing changed
+    _, label = case(5, 1)
+    write_volume(Volume(label, AFFINE), tmp_path / "0-label.nii.gz")
+    with pytest.raises(TomoSegError, match="files changed") as caught:
+        finetune(asked(manifest, tmp_path / "run"))
+    assert caught.value.code == "checkpoint-different"
+
+
+def test_what_starts_again_and_is_stopped_leaves_no_earlier_model(manifest, tmp_path):
+    what = asked(manifest, tmp_path)
+    assert finetune(what)
+    begun = []
+    stopped = finetune(
+        replace(what, overwrite=True),
+        lambda stage, *_: begun.append(stage),
+        lambda: "train" in begun,
+    )
+    assert stopped is None and (tmp_path / "checkpoint").is_dir()
+    assert not [n for n in ("model", "finetuning.json", "test.csv") if (tmp_path / n).exists()]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_model_is_never_replaced_by_one(manifest, tmp_path, overwrite):
+    mine = tmp_path / "model" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("not of a training")
+    with pytest.raises(TomoSegError) as caught:
+        finetune(asked(manifest, tmp_path, overwrite=overwrite))
+    assert caught.value.code == "model-exists"
+    assert mine.exists() and not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_a_file_is_refused_before_anything_is_read(manifest, tmp_path, overwrite):
+    (tmp_path / "file").write_text("mine")
+    read = []
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(TomoSegError, match="is a file") as caught:
+            finetune(asked(manifest, output, overwrite=overwrite), lambda *told: read.append(told))
+        assert caught.value.code == "output-unwritable"
+    assert (tmp_path / "file").read_text() == "mine" and not read
+
+
+def test_a_licence_too_long_for_the_card_is_refused_before_the_training(manifest, tmp_path):
+    with pytest.raises(TomoSegError, match="201 characters") as caught:
+        make_plan(asked(manifest, tmp_path, license="x" * 201))
+    assert caught.value.code == "finetuning-options"
+
+
+def test_mr_and_mri_are_one_modality(tmp_path):
+    manifest = write_cases(tmp_path)
+    manifest.write_text(manifest.read_text().replace("train,MR", "train,MRI", 1))
+    assert make_plan(asked(manifest, tmp_path / "run")).modality == "MR"
+
+
+def test_the_folder_of_a_fine_tuning_names_its_weights_as_a_start(manifest, tmp_path):
+    finetune(asked(manifest, tmp_path / "first"))
+    with pytest.raises(TomoSegError, match="it holds a fine-tuning") as caught:
+        make_plan(asked(manifest, tmp_path / "second", start=str(tmp_path / "first")))
+    named = tmp_path / "first" / "model" / "weights.safetensors"
+    assert str(named) in caught.value.hint and named.is_file()
+
+
+def test_a_short_training_has_its_losses_among_tensorboards_curves(manifest, tmp_path):
+    finetune(asked(manifest, tmp_path))
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert events.read_bytes().count(b"train/loss") == OPTIONS.steps

@@ -197,7 +197,7 @@ def test_results_that_are_there_are_replaced_only_if_asked(data, model, tmp_path
 
 def test_a_channel_that_the_model_has_not_is_refused(data, model, tmp_path, capsys):
     path = data / "dilated-4.nii.gz"
-    assert classify(None, model, tmp_path / "a", "--channel", f"image={path}") == 0
+    assert classify(None, model, tmp_path / "a", "--channel", f"Image={path}") == 0  # in any case
     assert classify(None, model, tmp_path / "b", "--channel", f"late={path}") == 2
     assert "channel-unknown" in capsys.readouterr().err
 

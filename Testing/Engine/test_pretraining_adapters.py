@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -234,3 +235,26 @@ def test_damaged_descriptions_are_refused(tmp_path, content):
     with pytest.raises(TomoSegError) as caught:
         find_scans("msd", tmp_path)
     assert caught.value.code == "dataset-layout"
+
+
+def test_luna16_may_lie_below_a_folder_called_like_one_of_its_own(tmp_path, monkeypatch):
+    folder = tmp_path / "subset3" / "seg-lungs-LUNA16"
+    luna16(folder)
+    assert [scan.id for scan in find_scans("luna16", folder)] == ["1.2", "1.3"]
+    monkeypatch.chdir(folder / "subset7")  # one subset alone
+    assert [scan.id for scan in find_scans("luna16", Path())] == ["1.3"]
+
+
+def test_a_scan_and_its_packed_copy_are_refused(tmp_path):
+    lits(tmp_path)
+    touch(tmp_path, "Training Batch 1/volume-0.nii.gz")
+    with pytest.raises(TomoSegError, match=r"volume-0\.nii.*volume-0\.nii\.gz") as caught:
+        find_scans("lits", tmp_path)
+    assert caught.value.code == "dataset-duplicate"
+
+
+def test_shares_that_are_no_numbers_are_refused(tmp_path, capsys):
+    lits(tmp_path)
+    command = ["manifest", "lits", str(tmp_path), "--output", str(tmp_path / "m.csv")]
+    assert main([*command, "--split", "nan:1:1"]) == 2
+    assert "nan:1:1" in capsys.readouterr().err

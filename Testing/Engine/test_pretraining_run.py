@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from TomoSegLib.cli import main
@@ -21,6 +23,7 @@ from TomoSegLib.pretraining.options import PretrainingOptions
 from TomoSegLib.pretraining.presets import PRESETS
 from TomoSegLib.pretraining.run import Pretraining, pretrain
 from TomoSegLib.pretraining.trainer import Pretrainer
+from TomoSegLib.pretraining.weights import load_pretrained
 
 FEATURES = (4, 4, 4, 8, 8, 4)
 CUBES = CubeOptions(shape=(16, 16, 16), counts=(2, 2, 4))
@@ -188,6 +191,63 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(pool, tmp_
     assert not (tmp_path / "pretrained.json").exists()
 
 
+def test_what_diverges_before_its_first_validation_leaves_a_sound_checkpoint(
+    pool, tmp_path, monkeypatch
+):
+    step = Pretrainer.step
+
+    def broken(self):
+        figures = step(self)
+        if self.state.step == 4:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("nan"))
+        return figures
+
+    monkeypatch.setattr(Pretrainer, "step", broken)
+    with pytest.raises(TomoSegError) as caught:
+        pretrain(asked(pool, tmp_path, options=replace(OPTIONS, steps=9, validate_every=9)))
+    assert caught.value.code == "training-diverged"
+    with safe_open(tmp_path / "checkpoint" / "checkpoint.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["state"])["state"]["step"] == 2
+    kept = checkpoint(tmp_path).values()
+    assert all(torch.isfinite(v).all() for v in kept if v.is_floating_point())
+
+
+def test_scans_that_were_replaced_do_not_go_into_a_training_that_began_without_them(pool, tmp_path):
+    assert pretrain(asked(pool, tmp_path))
+    first, time = pool.parent / "0.nii.gz", (pool.parent / "0.nii.gz").stat().st_mtime_ns
+    try:
+        os.utime(first, ns=(time + 10**9, time + 10**9))
+        with pytest.raises(TomoSegError, match="files changed") as caught:
+            pretrain(asked(pool, tmp_path))
+    finally:
+        os.utime(first, ns=(time, time))
+    assert caught.value.code == "checkpoint-different"
+    assert pretrain(asked(pool, tmp_path))
+
+
+def test_what_starts_again_and_is_stopped_leaves_no_earlier_weights(pool, tmp_path):
+    assert pretrain(asked(pool, tmp_path))
+    begun = []
+    again = asked(pool, tmp_path, overwrite=True)
+    assert not pretrain(again, lambda stage, *_: begun.append(stage), lambda: "train" in begun)
+    with pytest.raises(TomoSegError, match="not finished"):
+        load_pretrained(tmp_path)
+
+
+def test_scratch_is_told_where_it_belongs(pool, tmp_path):
+    with pytest.raises(TomoSegError) as caught:
+        pretrain(asked(pool, tmp_path, task="scratch"))
+    assert "finetune --from scratch" in caught.value.hint
+
+
+def test_numbers_of_cubes_for_a_data_set_that_is_not_there_are_told(pool, tmp_path):
+    cubes = replace(CUBES, dataset_counts={"lnua": (1, 1, 1)})
+    with pytest.warns(TomoSegWarning, match="lnua") as caught:
+        pretrain(asked(pool, tmp_path, cubes=cubes, options=replace(OPTIONS, steps=1)))
+    assert "cubes-dataset-absent" in [w.message.code for w in caught]
+
+
 def test_a_checkpoint_of_something_else_is_refused(pool, tmp_path):
     assert pretrain(asked(pool, tmp_path, options=replace(OPTIONS, steps=2)))
     for changes in (
@@ -208,7 +268,6 @@ def test_a_damaged_checkpoint_is_refused_and_can_be_started_over(pool, tmp_path,
     path = tmp_path / "checkpoint" / "checkpoint.safetensors"
     content = path.read_bytes()
     if damage == "tensor":
-        from safetensors import safe_open
         from safetensors.torch import save_file
 
         with safe_open(path, "pt") as file:

@@ -104,7 +104,8 @@ def pretrain(
         warnings.warn(
             TomoSegWarning(
                 "cubes-dataset-absent",
-                f"No volume is of the data set {', '.join(sorted(absent))}, of which --cubes speaks.",
+                f"No volume is of the data set {', '.join(sorted(absent))}, which has its own "
+                "numbers of cubes.",
                 "Names stand in the manifest's column dataset.",
             ),
             stacklevel=2,

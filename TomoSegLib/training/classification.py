@@ -12,6 +12,7 @@ import torch
 from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.models.classifier import load_classifier
+from TomoSegLib.models.folder import refuse_existing
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint, refuse_unwritable
 from TomoSegLib.training.classification_card import classifier_card
@@ -68,6 +69,7 @@ def _finetuned(
         torch.set_num_threads(what.threads)
     plan = make_classifier_plan(what)
     refuse_unwritable(what.output)
+    refuse_existing(what.output / MODEL, overwrite=True)  # nothing but a model is replaced
     torch.manual_seed(what.options.seed)
     network = plan.network()
     identity = plan.identity()

@@ -13,6 +13,7 @@ import torch
 
 from TomoSegLib.datasets.simulate import is_simulated
 from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.models.folder import refuse_existing
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint, refuse_unwritable
 from TomoSegLib.training.finetuning_start import start_title
@@ -61,6 +62,7 @@ def _finetuned(what: Finetuning, tell: Progress, stop: Callable[[], bool]) -> Mo
     plan = make_plan(what)
     what = plan.what
     refuse_unwritable(what.output)
+    refuse_existing(what.output / MODEL, overwrite=True)  # nothing but a model is replaced
     torch.manual_seed(what.options.seed)
     network = plan.network()
     identity = plan.identity()
