@@ -90,7 +90,7 @@ def pretrain_sar(
         str, typer.Option(help="Of U-Net and heads: sgd, the paper's, or adam for short runs.")
     ] = "sgd",
     learning_rates: Annotated[
-        str, typer.Option(help="Of U-Net, heads and discriminator; adam wants about 0.002.")
+        str, typer.Option(help="Of U-Net, heads and discriminator; adam wants about 0.001.")
     ] = "1,0.1,0.001",
     momentum: Annotated[float, typer.Option(min=0.0, max=0.999, help="Of SGD.")] = 0.9,
     restoration_weight: Annotated[float, typer.Option(min=0.0, help="The paper's beta.")] = 10.0,

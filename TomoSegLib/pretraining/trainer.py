@@ -52,7 +52,7 @@ class Pretrainer(StepwiseTrainer):
     network: UNet3D
     options: PretrainingOptions
     state: LossState
-    remedy = "Choose --optimizer adam --learning-rates 0.002,0.002,0.001, or lower the rates"
+    remedy = "Choose --optimizer adam --learning-rates 0.001,0.001,0.001, or lower the rates"
 
     def __init__(
         self,
