@@ -167,7 +167,7 @@ class Bench:
         """What a network without an idea would reach in validation, by the figure's name."""
         pool, volumes = self.cubes_of(self.pool), read_pool(self.pool)
         held_out = [n for n, row in enumerate(pool.table) if volumes[row[0]].validation]
-        some = np.random.default_rng(0).permutation(held_out)[:_CUBES_LOOKED_AT]
+        some = np.random.default_rng(0).permutation(held_out or len(pool))[:_CUBES_LOOKED_AT]
         return {
             "restoration": float(np.mean([pool[n].image.var() for n in some.tolist()])),
             "scale accuracy": float(np.bincount(pool.table[:, 2]).max() / len(pool)),

@@ -45,6 +45,11 @@ def test_what_was_trained_otherwise_ends_a_bench(tmp_path: Path) -> None:
     assert transfer_report.is_pretrained(tmp_path, {"steps": 4, "cubes": {"shape": (2, 3)}})
     with pytest.raises(SystemExit, match="other options"):
         transfer_report.finished(tmp_path, {"steps": 5, "patch": (1, 2)})
+    (tmp_path / "pretrained.json").write_text(json.dumps({"steps": 4, "options": {"rate": 1}}))
+    assert transfer_report.is_pretrained(tmp_path, {"steps": 4, "rate": 1})
+    with pytest.raises(SystemExit, match="rate 1, not 2"):
+        transfer_report.is_pretrained(tmp_path, {"steps": 4, "rate": 2})
+    (tmp_path / "pretrained.json").write_text(json.dumps({"steps": 4, "cubes": {"shape": [2, 3]}}))
     with pytest.raises(SystemExit, match="steps 4, not 5"):
         transfer_report.is_pretrained(tmp_path, {"steps": 5})
     with pytest.raises(SystemExit, match="cubes"):

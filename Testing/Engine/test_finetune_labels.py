@@ -92,6 +92,10 @@ def test_fractions_take_whole_patients_by_the_seed():
             ["id,image,label,split", "one,a.nii,l.nii,train", "two,./a.nii,l.nii,test"],
             "manifest-leak",
         ),
+        (
+            ["id,image,label,split", "one,a.nii::0,l.nii,train", "two,a.nii::1,l.nii,test"],
+            "manifest-leak",
+        ),
         (["image,image,label,split", "a.nii,b.nii,l.nii,train"], "manifest-columns"),
         (["image;label;split", "a.nii;l.nii;train"], "manifest-columns"),
     ],
@@ -143,3 +147,18 @@ def test_a_table_with_semicolons_is_told_what_separates_columns(tmp_path):
     with pytest.raises(TomoSegError) as caught:
         read_labelled(tmp_path / "cases.csv")
     assert "commas" in caught.value.hint
+
+
+def test_columns_that_mean_nothing_may_repeat(tmp_path):
+    (tmp_path / "a.nii").write_bytes(b"")
+    (tmp_path / "cases.csv").write_text("image,label,split,note,note,,\na.nii,a.nii,train,1,2,,\n")
+    channels, found = read_labelled(tmp_path / "cases.csv")
+    assert channels == ("image",) and len(found) == 1
+
+
+def test_several_series_of_one_folder_may_be_of_several_patients(tmp_path):
+    (tmp_path / "dicom").mkdir()
+    (tmp_path / "l.nii").write_bytes(b"")
+    rows = ["image,label,split", "dicom::1.2,l.nii,train", "dicom::1.3,l.nii,test"]
+    (tmp_path / "cases.csv").write_text("\n".join(rows) + "\n")
+    assert len(read_labelled(tmp_path / "cases.csv")[1]) == 2

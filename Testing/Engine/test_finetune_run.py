@@ -17,6 +17,7 @@ from TomoSegLib.cli import main
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.jobs.batch_cases import find_cases
 from TomoSegLib.models.card import Intensity
 from TomoSegLib.networks.unet3d import UNet3D, is_encoder_weight
 from TomoSegLib.pretraining import weights as pretrained_weights
@@ -536,6 +537,10 @@ def test_a_folder_that_is_no_model_is_never_replaced_by_one(manifest, tmp_path, 
         finetune(asked(manifest, tmp_path, overwrite=overwrite))
     assert caught.value.code == "model-exists"
     assert mine.exists() and not (tmp_path / "checkpoint").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").write_text("a file")
+    with pytest.raises(TomoSegError, match="is a file"):
+        finetune(asked(manifest, tmp_path / "run", overwrite=overwrite))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -552,6 +557,15 @@ def test_an_output_that_is_a_file_is_refused_before_anything_is_read(manifest, t
 def test_a_licence_too_long_for_the_card_is_refused_before_the_training(manifest, tmp_path):
     with pytest.raises(TomoSegError, match="201 characters") as caught:
         make_plan(asked(manifest, tmp_path, license="x" * 201))
+    assert caught.value.code == "finetuning-options"
+
+
+@pytest.mark.parametrize("name", ["My Model", "con", "nul.v1", "model."])
+def test_names_that_no_system_has_for_a_file_are_refused_before_the_training(
+    manifest, tmp_path, name
+):
+    with pytest.raises(TomoSegError, match="no name of a model") as caught:
+        make_plan(asked(manifest, tmp_path, name=name))
     assert caught.value.code == "finetuning-options"
 
 
@@ -573,3 +587,31 @@ def test_a_short_training_has_its_losses_among_tensorboards_curves(manifest, tmp
     finetune(asked(manifest, tmp_path))
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert events.read_bytes().count(b"train/loss") == OPTIONS.steps
+
+
+def test_a_stop_does_not_replace_a_sound_checkpoint_by_one_without_numbers(
+    manifest, tmp_path, monkeypatch
+):
+    step, done = Finetuner.step, []
+
+    def broken(self):
+        figures = step(self)
+        done.append(self.state.step)
+        if self.state.step == 5:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("nan"))
+        return figures
+
+    monkeypatch.setattr(Finetuner, "step", broken)
+    stopped = finetune(asked(manifest, tmp_path), should_stop=lambda: bool(done) and done[-1] == 5)
+    kept = load_file(tmp_path / "checkpoint" / "checkpoint.safetensors")
+    assert stopped is None and done[-1] == 5
+    assert all(torch.isfinite(v).all() for v in kept.values() if v.is_floating_point())
+
+
+def test_the_manifest_of_a_training_is_a_table_to_run_its_model_on(tmp_path):
+    manifest = write_cases(tmp_path, ("FLAIR", "T1ce"))
+    plan = make_plan(asked(manifest, tmp_path / "run"))
+    found = find_cases(manifest)
+    assert plan.channels == ("flair", "t1ce")
+    assert all(tuple(case["channels"]) == plan.channels for case in found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +160,47 @@ def test_another_training_in_the_folder_is_refused_unless_it_may_be_replaced(tra
         self_train(asked(manifest, output, spacing_mm=3.0))
     assert refused.value.code == "self-training-different"
     assert (output / "model" / "card.json").read_bytes() == before
+
+
+def test_one_that_starts_again_and_is_stopped_leaves_no_earlier_model(
+    trained, tmp_path: Path
+) -> None:
+    _, output, _ = trained
+    copy = tmp_path / "out"
+    shutil.copytree(output, copy)
+    manifest = write_cases(tmp_path)
+    again = asked(manifest, copy, overwrite=True)
+    assert self_train(again, should_stop=lambda: True) is None
+    assert not (copy / "model").exists() and (copy / "self-training.json").exists()
+
+
+def test_volumes_that_were_replaced_make_another_self_training(tmp_path: Path) -> None:
+    manifest = write_cases(tmp_path)
+    asks = iter([False, True])
+    assert self_train(asked(manifest, tmp_path / "out"), should_stop=lambda: next(asks)) is None
+    row = next(csv.DictReader(manifest.open()))
+    os.utime(tmp_path / row["path"], ns=(1, 1))
+    with pytest.raises(TomoSegError) as refused:
+        self_train(asked(manifest, tmp_path / "out"))
+    assert refused.value.code == "self-training-different"
+
+
+def test_what_could_not_be_saved_is_refused_before_anything_is_labelled(
+    trained, tmp_path: Path
+) -> None:
+    manifest, _, _ = trained
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "model" / "mine.txt").write_text("no model")
+    for changes, code in (
+        ({"output": tmp_path / "file"}, "output-unwritable"),
+        ({"output": tmp_path / "out"}, "model-exists"),
+        ({"output": tmp_path / "new", "name": "My Model"}, "finetuning-options"),
+    ):
+        with pytest.raises(TomoSegError) as refused:
+            self_train(replace(asked(manifest, tmp_path), **changes))
+        assert refused.value.code == code
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_teacher_that_is_no_heatmap_model_is_refused(trained, tmp_path: Path) -> None:

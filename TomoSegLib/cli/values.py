@@ -50,9 +50,9 @@ def numbers_of(option: str, text: str, separator: str, count: int | None, kind: 
     """The numbers in a text as a tuple; ``count`` of them unless it is None."""
     try:
         numbers = tuple(kind(part) for part in text.split(separator))
-    except (ValueError, ZeroDivisionError):
-        numbers = ()
-    if any(not math.isfinite(number) for number in numbers):
+        if not all(map(math.isfinite, numbers)):
+            numbers = ()
+    except (ValueError, ZeroDivisionError, OverflowError):
         numbers = ()
     if not numbers or (count is not None and len(numbers) != count):
         wanted = f"{count} numbers" if count else "numbers"

@@ -77,7 +77,7 @@ class Layout:
 def luna16(folder: Path) -> list[Scan]:
     """LUNA16: ``subset0/UID.mhd`` to ``subset9``; lungs in ``seg-lungs-LUNA16/UID.mhd``."""
     lungs = {path.stem: path for path in files_named(folder, r".+\.mhd", "seg-lungs-LUNA16")}
-    own = folder.resolve().name  # one subset alone will do
+    own = Path(os.path.abspath(folder)).name  # one subset alone will do
     return [
         Scan(path.stem, {SINGLE: path}, "CT", lungs.get(path.stem))
         for path in files_named(folder, r".+\.mhd")

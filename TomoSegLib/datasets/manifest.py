@@ -21,7 +21,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -235,23 +235,22 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def named_columns(
-    path: Path, header: Sequence[str], prefix: str
+    header: Sequence[str], prefix: str, others: Collection[str]
 ) -> tuple[dict[str, str], list[str]]:
     """The columns of several channels.
 
     Args:
-        path: The manifest.
-        header: Names of its columns.
+        header: Names of a manifest's columns.
         prefix: What such names begin with.
+        others: Names of the other columns that mean something.
 
     Returns:
         Each channel's column by the channel's name, in small letters as models have it; and what is
         wrong with names, said so that it can stand in an error.
     """
     columns: dict[str, str] = {}
-    problems = [
-        f"{name} occurs {n} times" for name, n in Counter(filter(None, header)).items() if n > 1
-    ]
+    used = [name for name in header if name in others or name.startswith(prefix)]
+    problems = [f"{name} occurs {n} times" for name, n in Counter(used).items() if n > 1]
     for column in header:
         if not column.startswith(prefix):
             continue
@@ -269,7 +268,8 @@ def named_columns(
 
 def _channel_columns(path: Path, header: list[str]) -> dict[str, str]:
     """Column of each channel, by the channel's name."""
-    columns, problems = named_columns(path, header, _PREFIX)
+    others = ("path", "label", "split", "mask", "group", "id")
+    columns, problems = named_columns(header, _PREFIX, others)
     problems += [f"{name} is missing" for name in ("label", "split") if name not in header]
     if "path" in header and columns:
         problems.append("path and path_<channel> are both there")

@@ -130,7 +130,8 @@ def _read_table(path: Path) -> Iterable[tuple[str, Document]]:
     # A training with few labels calls the volumes so.
     single = next((n for n in _NAMES if any(c == n or c.startswith(f"{n}_") for c in columns)), "")
     channels = [name for name in columns if single and name.startswith(f"{single}_")]
-    if not single or (single in columns) == bool(channels) or len(set(columns)) < len(columns):
+    read = [name.lower() if name in channels else name for name in columns]
+    if not single or (single in columns) == bool(channels) or len(set(read)) < len(read):
         raise TomoSegError(
             "batch-columns",
             f"The table {path} has the columns {', '.join(columns) or 'of nothing'}.",
@@ -154,7 +155,9 @@ def _row(
 
     case: Document = {}
     if channels:
-        case["channels"] = {name[len(single) + 1 :]: absolute(row[name]) for name in channels}
+        case["channels"] = {
+            name[len(single) + 1 :].lower(): absolute(row[name]) for name in channels
+        }
     else:
         case["input"] = absolute(row[single])
     if foreground := (row.get("foreground") or "").strip():

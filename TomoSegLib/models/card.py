@@ -60,8 +60,15 @@ NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 MOST_CHANNELS = 16
 LONGEST_LICENSE = 200  # characters
+LONGEST_MODALITY = 64
 # Names that Windows keeps for devices, with any extension.
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
+
+
+def is_file_name_everywhere(name: str) -> bool:
+    """Whether Windows, too, can have a file of this name."""
+    return not name.endswith(".") and name.split(".")[0].lower() not in _RESERVED
+
 
 Text = Annotated[str, Field(max_length=4000)]
 
@@ -199,7 +206,7 @@ class ModelCard(StrictModel):
     title: Annotated[str, Field(max_length=200)]
     description: Text = ""
     task: Literal["heatmap", "segmentation", "classification"] = "heatmap"
-    modality: Annotated[str, Field(max_length=64)]
+    modality: Annotated[str, Field(max_length=LONGEST_MODALITY)]
     anatomy: Annotated[str, Field(max_length=64)] = ""
     channels: Annotated[list[Channel], Field(min_length=1, max_length=MOST_CHANNELS)]
     labels: Annotated[list[Label], Field(min_length=1, max_length=255)]
@@ -227,7 +234,7 @@ class ModelCard(StrictModel):
         if self.network.file not in self.files:
             raise ValueError(f"files: the hash of {self.network.file} is missing")
         for name in (self.name, *self.files):
-            if name.endswith(".") or name.split(".")[0].lower() in _RESERVED:
+            if not is_file_name_everywhere(name):
                 raise ValueError(f"{name!r} is no name for a file on every system")
         for what, names in (
             ("channels", [c.name for c in self.channels]),

@@ -273,6 +273,8 @@ def refuse_existing(folder: Path, overwrite: bool) -> None:
             f"There is already something at {folder}.",
             "Choose another name, or say that it is to be replaced.",
         )
+    if folder.exists() and not folder.is_dir():
+        raise TomoSegError("model-exists", f"{folder} is a file.", "Choose another folder.")
     if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
         raise TomoSegError(
             "model-exists", f"{folder} is not empty and no model.", "Choose another folder."

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.file_state import file_state
 from TomoSegLib.imaging.foreground import foreground_mask
 from TomoSegLib.imaging.io import atomic_path, read_volume
 from TomoSegLib.imaging.preprocessing import model_grid, normalize, sample_on
@@ -196,12 +197,12 @@ def _start_worker() -> None:
 
 def _key(volume: PoolVolume, options: CubeOptions) -> str:
     """What the content of a volume's cubes follows from."""
-    status = Path(str(volume.path).split("::")[0]).stat()
+    (_, size, changed), *others = file_state(volume.path)
     settings = asdict(options)
     del settings["dataset_counts"]
     settings["counts"] = options.counts_of(volume)
     content = [
-        _VERSION, str(volume.path), status.st_size, status.st_mtime_ns, volume.modality, settings,
+        _VERSION, str(volume.path), size, changed, volume.modality, settings, *others,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 

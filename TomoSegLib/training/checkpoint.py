@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.file_state import file_state
 
 FILE = "checkpoint.safetensors"
 
@@ -136,23 +137,22 @@ def files_identity(paths: Iterable[Path]) -> str:
     """A hash of sizes and times of files, for an identity: files may have been corrected since.
 
     Args:
-        paths: Files or folders, with ``::`` and a series or volume in them where they name one.
+        paths: See `file_state`.
 
     Raises:
         TomoSegError: ``manifest-missing-files``.
     """
-    digest = hashlib.sha256()
-    for path in sorted({str(path).split("::")[0] for path in paths}):
+    states = []
+    for path in sorted({str(path) for path in paths}):
         try:
-            found = os.stat(path)
+            states.append([path, file_state(path)])
         except OSError as error:
             raise TomoSegError(
                 "manifest-missing-files",
                 f"{path} is not there any more: {error.strerror}.",
                 "Put it back, or correct the manifest.",
             ) from None
-        digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
 
 def refuse_unwritable(output: Path) -> None:
@@ -161,9 +161,13 @@ def refuse_unwritable(output: Path) -> None:
     Raises:
         TomoSegError: ``output-unwritable``.
     """
-    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    # Not Path.exists, which raises where a folder above may not be looked into.
+    above = (output, *output.absolute().parents)
+    there = next((folder for folder in above if os.path.exists(folder)), None)
     problem = ""
-    if not there.is_dir():
+    if there is None:
+        problem = "there is no such drive"
+    elif not there.is_dir():
         problem = f"{there} is a file"
     elif not os.access(there, os.W_OK | os.X_OK):
         problem = f"nothing may be written in {there}"

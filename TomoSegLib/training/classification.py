@@ -57,7 +57,7 @@ def finetune_classifier(
     Raises:
         TomoSegError: Those of `make_classifier_plan`, `prepare_stack` and
             `ClassifierPlan.network`, ``checkpoint-invalid``, ``checkpoint-different``,
-            ``training-diverged``.
+            ``output-unwritable``, ``model-exists``, ``training-diverged``.
     """
     return stoppable(lambda tell, stop: _finetuned(what, tell, stop), on_progress, should_stop)
 

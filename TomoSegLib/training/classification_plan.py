@@ -236,4 +236,4 @@ def _check(what: ClassifierTraining, encoder: str) -> None:
         hint = "Example: --features 64,128,256,512,1024,64"
     if problem:
         raise TomoSegError("finetuning-options", problem, hint)
-    refuse_card_texts(what)
+    refuse_card_texts(what.name, what.license)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -42,8 +43,9 @@ class EventFiles:
             self._writer.add_scalar(f"{prefix}/{name.replace(' ', '-')}", value, step)
 
     def flush(self) -> None:
-        """Bring to disk what was added."""
-        self._writer.flush()
+        """Bring to disk what was written so far; a full disk is left to what matters more."""
+        with contextlib.suppress(OSError):
+            self._writer.flush()
 
     def __enter__(self) -> EventFiles:
         return self

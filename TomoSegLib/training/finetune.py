@@ -51,7 +51,8 @@ def finetune(
     Raises:
         TomoSegError: Those of `read_labelled`, `prepare_labelled`, `load_pretrained` and
             `begin_with`, ``finetuning-options``, ``label-class-missing``, ``checkpoint-invalid``,
-            ``checkpoint-different``, ``training-diverged``.
+            ``checkpoint-different``, ``output-unwritable``, ``model-exists``,
+            ``training-diverged``.
     """
     return stoppable(lambda tell, stop: _finetuned(what, tell, stop), on_progress, should_stop)
 

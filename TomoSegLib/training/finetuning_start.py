@@ -12,7 +12,14 @@ import numpy as np
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import read_volume
-from TomoSegLib.models.card import LONGEST_LICENSE, NAME, Intensity, Preprocessing
+from TomoSegLib.models.card import (
+    LONGEST_LICENSE,
+    LONGEST_MODALITY,
+    NAME,
+    Intensity,
+    Preprocessing,
+    is_file_name_everywhere,
+)
 from TomoSegLib.networks.efficientnet import NAME as EFFICIENTNET
 from TomoSegLib.networks.unet2d import Backbone
 from TomoSegLib.pretraining.manifest import known_modality
@@ -45,10 +52,6 @@ class Wanted(Protocol):
     def intensity(self) -> Intensity | None: ...
     @property
     def foreground(self) -> Foreground | None: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def license(self) -> str: ...
 
 
 class CaseOnDisk(Protocol):
@@ -100,22 +103,22 @@ def encoder_of(what: Wanted, model: Pretrained | None) -> str:
     return encoder if dimensions == 2 else ""
 
 
-def refuse_card_texts(what: Wanted) -> None:
+def refuse_card_texts(name: str | None, license: str) -> None:
     """Refuse what the model's card could not hold, before the training rather than after it.
 
     Raises:
         TomoSegError: ``finetuning-options``.
     """
-    if what.name is not None and not re.fullmatch(NAME, what.name):
+    if name is not None and not (re.fullmatch(NAME, name) and is_file_name_everywhere(name)):
         raise TomoSegError(
             "finetuning-options",
-            f"'{what.name}' is no name of a model.",
-            "Use small letters, digits, '.', '-' and '_', up to 64.",
+            f"'{name}' is no name of a model.",
+            "Use small letters, digits, '.', '-' and '_', up to 64, and no name of a device.",
         )
-    if len(what.license) > LONGEST_LICENSE:
+    if len(license) > LONGEST_LICENSE:
         raise TomoSegError(
             "finetuning-options",
-            f"The licence has {len(what.license)} characters, and at most {LONGEST_LICENSE} fit.",
+            f"The licence has {len(license)} characters, and at most {LONGEST_LICENSE} fit.",
             "Give its identifier, for example CC-BY-NC-SA-4.0.",
         )
 
@@ -136,7 +139,14 @@ def modality_of(cases: Sequence[CaseOnDisk], *, single_slice: bool = False) -> s
                 "A network sees all normalised in one way: make a manifest for each, or give "
                 "--modality and --intensity.",
             )
-        return named.pop()
+        (name,) = named
+        if len(name) > LONGEST_MODALITY:
+            raise TomoSegError(
+                "manifest-modality",
+                f"The modality {name[:20]}... has more than {LONGEST_MODALITY} characters.",
+                "Write CT or MR, or give --modality.",
+            )
+        return name
     first = read_volume(cases[0].paths[0], single_slice=single_slice)
     found = (
         "CT" if float(np.percentile(np.asarray(first.array, np.float32), 10)) < _CT_BELOW else "MR"

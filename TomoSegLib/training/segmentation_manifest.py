@@ -143,7 +143,8 @@ def image_columns(path: Path, header: Sequence[str], known: str) -> dict[str, st
     Raises:
         TomoSegError: ``manifest-columns``.
     """
-    columns, problems = named_columns(path, header, _PREFIX)
+    others = ("image", known, "split", "group", "modality", "id")
+    columns, problems = named_columns(header, _PREFIX, others)
     problems += [f"{name} is missing" for name in (known, "split") if name not in header]
     if "image" in header and columns:
         problems.append("image and image_<channel> are both there")
@@ -225,7 +226,10 @@ def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]
     used_by: dict[str, KnownCase] = {}
     for case in cases:
         for volume in case.paths:
-            other = used_by.setdefault(os.path.normpath(volume), case)
+            # Several volumes of one file are one examination; series of one folder need not be.
+            file = str(volume).split("::")[0]
+            key = file if os.path.isfile(file) else str(volume)
+            other = used_by.setdefault(os.path.normpath(key), case)
             if other.split != case.split:
                 raise TomoSegError(
                     "manifest-leak",

@@ -260,4 +260,4 @@ def _check(what: Finetuning, encoder: str) -> None:
             f"With the loss noise-tolerant the value {UNSURE} means that nothing is known.",
             "Give the label another value.",
         )
-    refuse_card_texts(what)
+    refuse_card_texts(what.name, what.license)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,15 +33,16 @@ from TomoSegLib.imaging.io import atomic_path, read_volume, write_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.models.card import ModelCard
-from TomoSegLib.models.folder import ModelFolder, model_hash
+from TomoSegLib.models.folder import ModelFolder, model_hash, refuse_existing
 from TomoSegLib.models.loading import load_encoder
 from TomoSegLib.models.segmenter import load_segmenter
 from TomoSegLib.models.store import find_model, save_model
 from TomoSegLib.refinement.refine import refine
 from TomoSegLib.segmentation.inference import predict
 from TomoSegLib.segmentation.labelmap import to_source
+from TomoSegLib.training.checkpoint import files_identity, refuse_unwritable
 from TomoSegLib.training.finetune import finetune
-from TomoSegLib.training.finetuning_start import SCRATCH
+from TomoSegLib.training.finetuning_start import SCRATCH, refuse_card_texts
 from TomoSegLib.training.pseudo_labels import (
     Certainty,
     Labelmap,
@@ -53,6 +53,7 @@ from TomoSegLib.training.pseudo_labels import (
 from TomoSegLib.training.segmentation_manifest import LabelSpec
 from TomoSegLib.training.segmentation_plan import Finetuning
 from TomoSegLib.training.segmentation_trainer import FinetuningOptions
+from TomoSegLib.training.stepwise import remove_earlier
 
 MODEL = "model"
 RECORD = "self-training.json"
@@ -118,9 +119,10 @@ def self_train(
         The model, or None if it was asked to stop.
 
     Raises:
-        TomoSegError: ``model-task`` if the teacher gives no heatmaps, ``self-training-different``
-            if another one is in the folder, ``pseudo-labels-empty``, and those of
-            `read_manifest`, `compute_heatmap` and `finetune`.
+        TomoSegError: ``finetuning-options``, ``output-unwritable``, ``model-exists``,
+            ``model-task`` if the teacher gives no heatmaps, ``self-training-different`` if another
+            one is in the folder, ``pseudo-labels-empty``, and those of `read_manifest`,
+            `compute_heatmap` and `finetune`.
     """
     tell = on_progress or (lambda stage, done, total, figures: None)
     stop = should_stop or (lambda: False)
@@ -131,6 +133,9 @@ def self_train(
             f"The model {teacher.name} gives no heatmaps: it is a segmenter.",
             "Name a model that 'tomoseg models list' shows with the task heatmap.",
         )
+    refuse_card_texts(what.name, teacher.card.license)
+    refuse_unwritable(what.output)
+    refuse_existing(what.output / MODEL, overwrite=True)
     cases = _cases(what.manifest)
     _claim(what, teacher, cases)
     student: ModelFolder | None = None
@@ -176,6 +181,7 @@ def _claim(what: SelfTraining, teacher: ModelFolder, cases: Sequence[Case]) -> N
     record = {
         "teacher": model_hash(teacher),
         "cases": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "files": files_identity(path for case in cases for path in case.paths.values()),
         "refined": what.refined,
         "certainty": asdict(what.certainty),
         "spacing_mm": what.spacing_mm,
@@ -184,9 +190,8 @@ def _claim(what: SelfTraining, teacher: ModelFolder, cases: Sequence[Case]) -> N
     text = json.dumps(record, indent=2) + "\n"
     path = what.output / RECORD
     if what.overwrite:
-        for old in what.output.glob("round-*"):
-            shutil.rmtree(old)
-        path.unlink(missing_ok=True)
+        rounds = sorted(old.name for old in what.output.glob("round-*"))
+        remove_earlier(what.output, [RECORD, MODEL, *rounds])
     if path.exists():
         if path.read_text(encoding="utf-8") == text:
             return

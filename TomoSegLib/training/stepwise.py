@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -245,21 +246,15 @@ def train_steps(
         overwrite: Start again.
         tell: Called after every step with steps done, their number and the step's figures.
         stop: Whether to stop before the next step.
-        results: Names of what will be in the folder at the end: who starts again does not want to
-            find an earlier training's there if this one is stopped.
+        results: What will be in the folder at the end, see `remove_earlier`: whoever starts again
+            does not want to find an earlier training's there if this one is stopped.
 
     Returns:
         Whether all steps are done.
     """
     folder = output / "checkpoint"
     if overwrite:
-        # Where there is no checkpoint things of these names are somebody else's.
-        for name in (*results, "tensorboard", "checkpoint") if folder.is_dir() else ():
-            old = output / name
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
+        remove_earlier(output, results)
     else:
         load_checkpoint(trainer, folder, identity)
     options, state = trainer.options, trainer.state
@@ -282,11 +277,42 @@ def train_steps(
             # once leaves something behind.
             early = state.step < options.validate_every and state.step.bit_count() == 1
             if state.step % options.validate_every == 0 or (early and trainer.is_sound()):
-                events.flush()  # or a resumption has a gap in its curves
                 save_checkpoint(trainer, folder, identity)
+                events.flush()  # a run that is killed leaves a smaller gap in its curves
     # Not after an error: the last checkpoint is sound, the state in the middle of a step is not.
-    save_checkpoint(trainer, folder, identity)
+    if trainer.is_sound():
+        save_checkpoint(trainer, folder, identity)
     return trainer.finished
+
+
+def remove_earlier(output: Path, results: Sequence[str]) -> None:
+    """Remove what an earlier training left in its folder, before it starts again.
+
+    Args:
+        output: The folder. Without a checkpoint or the first of the results in it, it is no
+            training's, and nothing is removed.
+        results: Names of files and folders, the record first.
+
+    Raises:
+        TomoSegError: ``output-unwritable``.
+    """
+    if not any((output / name).exists() for name in ("checkpoint", *results[:1])):
+        return
+    for name in (*results, "tensorboard", "checkpoint"):
+        old = output / name
+        try:
+            if old.is_dir() and not old.is_symlink():
+                aside = output / f".{name}.{os.getpid()}"  # none is left half removed
+                os.replace(old, aside)
+                shutil.rmtree(aside)
+            else:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise TomoSegError(
+                "output-unwritable",
+                f"What an earlier training left in {old} cannot be removed: {error.strerror}.",
+                "Close what uses it, or choose another --output.",
+            ) from None
 
 
 class _Stopped(Exception):

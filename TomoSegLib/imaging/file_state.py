@@ -1,0 +1,49 @@
+"""What a volume's files look like from outside, to notice that they were changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FileState = tuple[str, int, int]
+"""Name, size in bytes, time of the last change in nanoseconds."""
+
+_DATA_BESIDE = {
+    ".mhd": (".raw", ".zraw"),
+    ".nhdr": (".raw", ".raw.gz"),
+    ".hdr": (".img", ".img.gz"),
+}
+"""Endings of headers, and of the files that usually hold their voxels."""
+
+
+def file_state(path: Path | str) -> list[FileState]:
+    """The state of all files of a volume.
+
+    Args:
+        path: A file; one with ``::`` and the number of a volume in it; a folder of DICOM files,
+            with or without ``::`` and a series. In folders hidden files do not count.
+
+    Returns:
+        The file that is named first, then those that belong to it; names are relative to its
+        folder, or to the folder that is named.
+
+    Raises:
+        OSError: It is not there.
+    """
+    first = Path(str(path).split("::")[0])
+    if first.is_dir():
+        found = []
+        for root, folders, names in os.walk(first):
+            folders.sort()
+            for name in sorted(names):
+                if not name.startswith("."):
+                    file = Path(root) / name
+                    found.append(_state(file, str(file.relative_to(first))))
+        return found
+    beside = (first.with_suffix(ending) for ending in _DATA_BESIDE.get(first.suffix.lower(), ()))
+    return [_state(file, file.name) for file in (first, *filter(os.path.isfile, beside))]
+
+
+def _state(file: Path, name: str) -> FileState:
+    status = os.stat(file)
+    return name, status.st_size, status.st_mtime_ns
