@@ -196,8 +196,8 @@ def begin_with(network: nn.Module, pretrained: Pretrained, *, rescaled: bool = F
         pretrained: The weights.
         rescaled: Give the blocks of the project's U-Nets (not the encoders of other networks in
             them) the scale that they had at random, see `_rescale`: they then learn as fast as
-            random ones, which suits trainings of hundreds of steps. In a few dozen steps it costs
-            some of what was learnt.
+            random ones, which suits trainings of hundreds of steps. In the first few dozen steps
+            it costs some of what was learnt.
 
     Returns:
         Names of weights that begin anew, the last layer's aside: the decoder's, where the

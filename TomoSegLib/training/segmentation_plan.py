@@ -48,10 +48,6 @@ from TomoSegLib.training.segmentation_trainer import FinetuningOptions
 
 PATCH_2D = (1, 128, 128)
 
-_RESCALED_FROM = 100
-"""Steps from which a 3D network's pre-trained weights get the scale of random ones, see
-`begin_with`. Measured: better at 400 steps, worse at 40."""
-
 
 @dataclass(frozen=True)
 class Finetuning:
@@ -149,8 +145,7 @@ class Plan:
         else:
             network = build_unet2d(self.encoder, inputs, outputs, self.features)
         if self.pretrained is not None:
-            rescaled = bool(self.encoder) or self.what.options.steps >= _RESCALED_FROM
-            begin_with(network, self.pretrained, rescaled=rescaled)
+            begin_with(network, self.pretrained, rescaled=bool(self.encoder))
         elif self.what.start == IMAGENET and isinstance(network, EfficientNetUNet2D):
             begin_with_imagenet(network)
         return network
