@@ -191,7 +191,7 @@ def _claim(what: SelfTraining, teacher: ModelFolder, cases: Sequence[Case]) -> N
     path = what.output / RECORD
     if what.overwrite:
         rounds = sorted(old.name for old in what.output.glob("round-*"))
-        remove_earlier(what.output, [RECORD, MODEL, *rounds])
+        remove_earlier(what.output, [*rounds, RECORD, MODEL])
     if path.exists():
         if path.read_text(encoding="utf-8") == text:
             return

@@ -291,7 +291,7 @@ def remove_earlier(output: Path, results: Sequence[str]) -> None:
     Args:
         output: The folder. Without a checkpoint or the first of the results in it, it is no
             training's, and nothing is removed.
-        results: Names of files and folders, the record first.
+        results: Names of files and folders, first one that shows whose folder it is.
 
     Raises:
         TomoSegError: ``output-unwritable``.
