@@ -34,7 +34,7 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -217,11 +217,13 @@ class Bench:
         if self.pretrainings:
             seed %= self.pretrainings
         folder = self.folder / "pretrained" / f"{start}-{seed}"
-        if not is_pretrained(folder, {"steps": self.size.pretraining.steps}):
+        training = replace(self.size.pretraining, tasks=TASKS[start], seed=seed)
+        asked = {"training": asdict(training), "planes": asdict(self.size.planes)}
+        if not is_pretrained(folder, asked):
             what = PlanePretraining(
                 self.folder / "studies",
                 folder,
-                replace(self.size.pretraining, tasks=TASKS[start], seed=seed),
+                training,
                 self.size.planes,
                 features=self.size.features,
                 validation=0.1,

@@ -15,7 +15,7 @@ from TomoSegLib.datasets.adapters import find_scans, split_groups
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.pretraining.manifest import read_pool
-from TomoSegLib.training.segmentation_manifest import read_labelled
+from TomoSegLib.training.segmentation_manifest import parse_labels, read_labelled
 
 
 def touch(folder, *names):
@@ -210,6 +210,28 @@ def test_channels_in_one_file_are_its_volumes_in_pre_training_and_fine_tuning(tm
     command = ["finetune", "--manifest", str(labelled), "--labels", "atrium=1", "--steps", "1"]
     command += ["--features", "4,4,4,8,8,4", "--patch", "16x16x16", "--device", "cpu"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"0": "background", "1": "left atrium", "2": "a, b=c"}, "left atrium=1,a b c=2"),
+        ({"background": 0, "tumour": 2, "core": [1, 2], "organ": 1}, "organ=1,tumour=2"),
+        ({"0": "background"}, None),
+        (["background", "liver"], None),
+        ({"300": "far", "1": "\u001b[2J", "2": "'"}, "label 2=2"),
+    ],
+)
+def test_a_decathlon_task_says_what_its_labels_mean(tmp_path, capsys, labels, told):
+    msd(tmp_path, labels=labels)
+    command = ["manifest", "msd", str(tmp_path), "--labelled", "--split", "1:0:0"]
+    assert main([*command, "-o", str(tmp_path / "cases.csv")]) == 0
+    said = capsys.readouterr().out
+    if told is None:
+        assert "--labels" not in said
+    else:
+        assert f"--labels '{told}'" in said
+        parse_labels(told)
 
 
 def test_channels_that_are_called_alike_are_refused(tmp_path):

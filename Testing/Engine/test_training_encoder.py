@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,14 @@ def test_another_seed_is_refused_over_a_checkpoint_unless_it_shall_start_again(
     assert error.code == "checkpoint-different"
     assert "options" in error.message
     assert weights(ModelFolder(trained(what).card, what.output / "model")) == first
+    seen: list[str] = []
+    again_stopped = partial(
+        train_encoder, replace(other, overwrite=True), lambda stage, *_: seen.append(stage)
+    )
+    assert again_stopped(lambda: seen[-1:] == ["read"]) is None
+    assert (what.output / "model").exists()  # nothing has begun
+    assert again_stopped(lambda: seen[-1:] == ["train"]) is None
+    assert not (what.output / "model").exists()  # it would be taken for the new training's
     again = trained(replace(other, overwrite=True))
     assert weights(again) != first
     assert again.card.training_data.seed == 12

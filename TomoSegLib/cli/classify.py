@@ -70,6 +70,7 @@ def classify(
 def _cases(first: str | None, channels: dict[str, str]) -> list[dict[str, Any]]:
     """Documents of the cases that the input holds."""
     from TomoSegLib.cli.values import warnings_in_one_line
+    from TomoSegLib.imaging.file_state import file_of
     from TomoSegLib.jobs.batch_cases import case_name, find_cases
 
     if first is not None and not channels:
@@ -83,7 +84,7 @@ def _cases(first: str | None, channels: dict[str, str]) -> list[dict[str, Any]]:
             "No stack is named.",
             "Give a file, a folder, or a table: 'tomoseg classify --help'.",
         )
-    path = Path((first or next(iter(channels.values()))).split("::")[0])  # of a DICOM series
+    path = file_of(first or next(iter(channels.values())))
     name = case_name(path.name)
     return [{"id": name, "input": first, "channels": channels}]
 

@@ -37,6 +37,7 @@ def manifest(
     from TomoSegLib.datasets.adapters import (
         LAYOUTS,
         find_scans,
+        labels_of,
         split_groups,
         write_labelled,
         write_pool,
@@ -60,6 +61,6 @@ def manifest(
     else:
         count = write_pool(output, scans, splits, layout)
     print(f"{count} volumes of {LAYOUTS[layout].title} in {output}")
-    if labelled and LAYOUTS[layout].labels:
-        print(f"labels      --labels '{LAYOUTS[layout].labels}'")
+    if labelled and (labels := labels_of(layout, folder)):
+        print(f"labels      --labels '{labels}'")
     return 0

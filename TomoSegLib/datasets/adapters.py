@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,13 @@ class Layout:
         title: As its authors call it.
         find: From its folder to its scans.
         labels: What the values of its label maps mean, as ``--labels`` of ``tomoseg finetune``
-            takes it.
+            takes it; a function of the folder where every data set of the layout has its own.
     """
 
     name: str
     title: str
     find: Callable[[Path], list[Scan]]
-    labels: str = field(default="")
+    labels: str | Callable[[Path], str]
 
 
 def luna16(folder: Path) -> list[Scan]:
@@ -159,6 +159,18 @@ def msd(folder: Path) -> list[Scan]:
     return scans
 
 
+def msd_labels(folder: Path) -> str:
+    """The labels of ``dataset.json``, as MSD or as nnU-Net writes them; empty if there are none."""
+    labels = _description(folder / "dataset.json").get("labels")
+    found: dict[int, str] = {}
+    for key, text in labels.items() if isinstance(labels, dict) else ():
+        value, name = (text, key) if isinstance(text, int) else (key, text)
+        name = re.sub(r"[=,'\s]+", " ", str(name)).strip()  # what --labels has other uses for
+        if re.fullmatch(r"\d{1,3}", str(value)) and 1 <= int(value) <= 255 and name.isprintable():
+            found[int(value)] = name[:128] or f"label {int(value)}"
+    return ",".join(f"{name}={value}" for value, name in sorted(found.items()))
+
+
 def acdc(folder: Path) -> list[Scan]:
     """ACDC: ``patientNNN/patientNNN_frameNN.nii.gz`` with ``_gt``, short-axis stacks."""
     return _with_ground_truth(folder, r"patient\d+_frame\d+")
@@ -186,7 +198,7 @@ LAYOUTS = {
         Layout("luna16", "LUNA16", luna16, "left lung=3,right lung=4"),
         Layout("lits", "LiTS 2017", lits, "liver=1,tumour=2"),
         Layout("brats", "BraTS", brats, "whole tumour=1+2+3+4"),
-        Layout("msd", "Medical Segmentation Decathlon", msd),
+        Layout("msd", "Medical Segmentation Decathlon", msd, msd_labels),
         Layout("acdc", "ACDC", acdc, "right ventricle=1,myocardium=2,left ventricle=3"),
         Layout("mnms2", "M&Ms-2", mnms2, "left ventricle=1,myocardium=2,right ventricle=3"),
     )
@@ -226,6 +238,12 @@ def find_scans(layout: str, folder: Path) -> list[Scan]:
                 "Move one of them out of the folder.",
             )
     return scans
+
+
+def labels_of(layout: str, folder: Path) -> str:
+    """What ``--labels`` of ``tomoseg finetune`` can be for a data set; empty if it is not known."""
+    labels = LAYOUTS[layout].labels
+    return labels if isinstance(labels, str) else labels(folder)
 
 
 def split_groups(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.file_state import file_of
 from TomoSegLib.models.card import MOST_CHANNELS, NAME
 
 Split = Literal["train", "val", "test"]
@@ -36,7 +37,6 @@ SINGLE = "image"
 """Name of the only channel of a manifest that has a plain ``path`` column."""
 
 _PREFIX = "path_"
-_SERIES = "::"  # separates a DICOM folder from the series in it, see imaging.dicom
 _NAMED_IN_MESSAGE = 3
 
 
@@ -375,7 +375,7 @@ def _refuse_leaks(path: Path, cases: Sequence[Case]) -> None:
 
 def _refuse_missing_files(path: Path, cases: Sequence[Case]) -> None:
     files = [file for case in cases for file in (*case.paths.values(), case.mask) if file]
-    missing = [str(file) for file in files if not _exists(file)]
+    missing = [str(file) for file in files if not file_of(file).exists()]
     if missing:
         raise TomoSegError(
             "manifest-missing-files",
@@ -383,10 +383,6 @@ def _refuse_missing_files(path: Path, cases: Sequence[Case]) -> None:
             f"{_some(missing)}.",
             "Paths are relative to the manifest's folder: move it, or correct them.",
         )
-
-
-def _exists(file: Path) -> bool:
-    return file.exists() or Path(str(file).split(_SERIES)[0]).exists()
 
 
 def _some(names: Sequence[str]) -> str:

@@ -16,6 +16,15 @@ _DATA_BESIDE = {
 """Endings of headers, and of the files that usually hold their voxels."""
 
 
+def file_of(path: Path | str) -> Path:
+    """The file or folder of a volume, without what follows ``::``.
+
+    That may be the number of a volume in the file, or a DICOM series in the folder; a path that
+    exists as it is keeps its ``::``.
+    """
+    return Path(path) if os.path.exists(path) else Path(str(path).partition("::")[0])
+
+
 def file_state(path: Path | str) -> list[FileState]:
     """The state of all files of a volume.
 
@@ -30,7 +39,7 @@ def file_state(path: Path | str) -> list[FileState]:
     Raises:
         OSError: It is not there.
     """
-    first = Path(str(path).split("::")[0])
+    first = file_of(path)
     if first.is_dir():
         found = []
         for root, folders, names in os.walk(first):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.io import hash_volume
+from TomoSegLib.imaging.modality import modality_doubt
 from TomoSegLib.imaging.sequence import (
     FrameIndex,
     VolumeSequence,
@@ -126,7 +127,7 @@ def read_volumes(job: RunJob, model: ModelFolder, report: Reporter) -> Inputs:
     """
     expected = job.expected or Expected()
     inputs = Inputs(job, model, [], None, {}, None)
-    flat = model.card.preprocessing.in_plane
+    flat, modality = model.card.preprocessing.in_plane, model.card.modality
     sources: list[Volume | VolumeSequence] = []
     numbers: list[int] | None = None
     with report.stage("read", len(job.channels)) as progress:
@@ -139,6 +140,8 @@ def read_volumes(job: RunJob, model: ModelFolder, report: Reporter) -> Inputs:
             inputs.records[name] = _record(
                 "input", path, source, numbers, expected.inputs.get(name)
             )
+            if isinstance(source, Volume) and (doubt := modality_doubt(source, modality)):
+                report.warn(doubt.code, doubt.message, doubt.hint)
             sources.append(source)
             progress(len(sources), len(job.channels))
         foreground = None

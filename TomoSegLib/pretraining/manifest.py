@@ -25,6 +25,7 @@ import numpy as np
 
 from TomoSegLib.datasets.manifest import read_rows
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.file_state import file_of
 
 Modality = Literal["CT", "MR"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -139,7 +140,7 @@ def _refuse(name: str, volumes: list[PoolVolume]) -> None:
             f"{name} names {twice[0]} in several rows.",
             "Keep one row for each volume.",
         )
-    missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
+    missing = [file for file in files if not file_of(file).exists()]
     if missing:
         raise TomoSegError(
             "manifest-missing-files",

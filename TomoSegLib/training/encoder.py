@@ -28,9 +28,11 @@ from TomoSegLib.training.calibration import calibrate
 from TomoSegLib.training.checkpoint import load_checkpoint, save_checkpoint
 from TomoSegLib.training.curves import draw_history
 from TomoSegLib.training.slices import LabelledVolume, SliceSampler
+from TomoSegLib.training.stepwise import remove_earlier
 from TomoSegLib.training.weak_supervision import Trainer, TrainingOptions
 
 METHODS: tuple[Method, ...] = ("cam", "averaged-cam", "tomographic-cam", "tonno")
+MODEL = "model"
 VALIDATION_DIRECTIONS = "fibonacci:12"
 
 Stage = Literal["read", "train", "calibrate"]
@@ -135,7 +137,10 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
     )
     identity = _identity(what, manifest, content.hexdigest())
     folder = what.output / "checkpoint"
-    if not what.overwrite:
+    if what.overwrite:
+        # Nobody wants to find the earlier model where this training was stopped.
+        remove_earlier(what.output, [MODEL])
+    else:
         load_checkpoint(trainer, folder, identity)
     try:
         _train(trainer, folder, identity, tell, stop)
@@ -179,7 +184,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
         )
         card = card.model_copy(update={"refinement": refinement})
     card = card.model_copy(update={"metrics": figures})
-    return _saved(what, card, trainer, manifest, what.output / "model")
+    return _saved(what, card, trainer, manifest, what.output / MODEL)
 
 
 def _tell_calibrated(tell: Progress, before: int, total: int, done: int, _cases: int) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
-import numpy as np
-
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.modality import looks_like_ct
 from TomoSegLib.models.card import (
     LONGEST_LICENSE,
     LONGEST_MODALITY,
@@ -31,8 +30,6 @@ IMAGENET = "imagenet"
 ENCODERS = ("unet", *get_args(Backbone), EFFICIENTNET)
 
 Foreground = Literal["nonzero", "body", "brain", "none"]
-
-_CT_BELOW = -300.0  # Hounsfield units: only CT has a tenth of its voxels below that
 
 
 class Wanted(Protocol):
@@ -148,9 +145,7 @@ def modality_of(cases: Sequence[CaseOnDisk], *, single_slice: bool = False) -> s
             )
         return name
     first = read_volume(cases[0].paths[0], single_slice=single_slice)
-    found = (
-        "CT" if float(np.percentile(np.asarray(first.array, np.float32), 10)) < _CT_BELOW else "MR"
-    )
+    found = "CT" if looks_like_ct(first.array) else "MR"
     warnings.warn(
         TomoSegWarning(
             "modality-guessed",

@@ -22,6 +22,7 @@ from TomoSegLib.datasets.manifest import (
     refuse_columns,
 )
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.imaging.file_state import file_of
 
 _PREFIX = "image_"
 
@@ -227,8 +228,8 @@ def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]
     for case in cases:
         for volume in case.paths:
             # Several volumes of one file are one examination; series of one folder need not be.
-            file = str(volume).split("::")[0]
-            key = file if os.path.isfile(file) else str(volume)
+            file = file_of(volume)
+            key = file if file.is_file() else volume
             other = used_by.setdefault(os.path.normpath(key), case)
             if other.split != case.split:
                 raise TomoSegError(
@@ -236,7 +237,7 @@ def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]
                     f"{path.name} has {volume.name} in splits {other.split} and {case.split}.",
                     "Keep it in one of them: otherwise the figures are too good.",
                 )
-    missing = [file for file in files if not Path(str(file).split("::")[0]).exists()]
+    missing = [file for file in files if not file_of(file).exists()]
     if missing:
         raise TomoSegError(
             "manifest-missing-files",

@@ -1,0 +1,90 @@
+"""What intensities say about the modality, and when a run doubts it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from TomoSegLib.imaging.io import write_volume
+from TomoSegLib.imaging.modality import looks_like_ct, modality_doubt
+from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.jobs.document import parse_job
+from TomoSegLib.jobs.inputs import read_inputs
+from TomoSegLib.jobs.report import Reporter
+from TomoSegLib.models import tiny_blob
+from TomoSegLib.models.folder import save_model
+from TomoSegLib.training.finetuning_start import modality_of
+from TomoSegLib.training.segmentation_manifest import LabelledCase
+
+GRID = Geometry.from_parts((20, 24, 22), (2.0, 2.0, 2.0))
+
+
+def body(air, tissue, *, dtype=np.int16):
+    """A block of tissue with noise, in air."""
+    rng = np.random.default_rng(0)
+    array = np.full(GRID.shape, air, np.float32)
+    array[4:16, 5:19, 4:18] = tissue
+    array[4:16, 5:19, 4:6] -= 0.15 * (tissue - air)  # fat, or what is darker
+    return Volume((array + rng.normal(0, 10, GRID.shape)).astype(dtype), GRID, "scan")
+
+
+CT, MR = body(-1000, 40), body(0, 400)
+STORED_CT = Volume((CT.array + 1100).astype(np.uint16), GRID, "scan")  # its intercept is lost
+MASKED_CT = Volume(np.where(CT.array > -500, CT.array, 0), GRID, "scan")
+NORMALISED_MR = body(-0.7, 1.5, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("volume", "modality", "doubt"),
+    [
+        (CT, "MR", "looks like CT"),
+        (MR, "MR", None),
+        (NORMALISED_MR, "MR", None),
+        (CT, "CT", None),
+        (MASKED_CT, "CT", None),
+        (STORED_CT, "CT", "Hounsfield"),
+        (Volume(np.abs(MR.array), GRID, "scan"), "CT", "Hounsfield"),
+        (CT, "PET", None),
+        (CT, "", None),
+    ],
+)
+def test_only_what_is_plainly_of_another_modality_is_doubted(volume, modality, doubt):
+    found = modality_doubt(volume, modality)
+    if doubt is None:
+        assert found is None
+    else:
+        assert found is not None and doubt in found.message and found.hint
+
+
+def test_of_a_large_volume_the_voxels_that_are_looked_at_lie_everywhere():
+    array = np.full((128, 128, 256), 40, np.int16)
+    array[:, :, :64] = -1000  # columns at one side: an even step could miss them, or see no other
+    assert looks_like_ct(array)
+    array[:, :, 16:64] = 40
+    assert not looks_like_ct(array)
+
+
+@pytest.mark.parametrize(("scan", "codes"), [(CT, ["modality-doubtful"]), (MR, [])])
+def test_a_run_on_another_modality_goes_on_and_says_so(tmp_path, scan, codes):
+    built = tiny_blob.build(tmp_path / "model")
+    fields = built.card.model_dump(mode="json", exclude={"files"}) | {"modality": "MR"}
+    save_model(built.path, fields, load_file(built.path / built.card.network.file), overwrite=True)
+    write_volume(scan, tmp_path / "scan.nrrd")
+    document = {"kind": "run", "model": str(tmp_path / "model"), "output": str(tmp_path / "out")}
+    report = Reporter(lambda _: None)
+    inputs = read_inputs(parse_job(document | {"input": str(tmp_path / "scan.nrrd")}), report)
+    assert [warning.code for warning in report.warnings] == codes
+    assert len(inputs.volumes) == 1
+
+
+@pytest.mark.parametrize(("scan", "modality"), [(CT, "CT"), (MR, "MR")])
+def test_a_fine_tuning_takes_its_modality_from_the_intensities_and_says_so(
+    tmp_path, scan, modality
+):
+    write_volume(scan, tmp_path / "scan.nrrd")
+    path = tmp_path / "scan.nrrd"
+    case = LabelledCase("scan", (path,), path, "train", "scan", "")
+    with pytest.warns(match="taken for") as said:
+        assert modality_of([case]) == modality
+    assert len(said) == 1
