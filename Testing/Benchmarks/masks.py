@@ -31,7 +31,7 @@ from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.datasets.simulate import Simulation, simulate_dataset
 from TomoSegLib.evaluation.evaluate import Evaluation, evaluate
 from TomoSegLib.evaluation.figures import method_name
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.jobs.devices import choose_device, device_title
 from TomoSegLib.models.store import find_model
 from TomoSegLib.training.finetune import finetune

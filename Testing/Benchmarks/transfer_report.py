@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -23,7 +23,8 @@ from pydicom.uid import (
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.dicom import find_series
-from TomoSegLib.imaging.io import geometry_of, read_volume
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.itk import geometry_of
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 STUDY = generate_uid(entropy_srcs=["study"])

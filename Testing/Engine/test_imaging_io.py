@@ -17,8 +17,8 @@ import pytest
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
-from TomoSegLib.imaging import io
 from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
+from TomoSegLib.imaging.itk import _narrow_path, geometry_of
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
@@ -79,11 +79,11 @@ def test_names_outside_the_code_page_are_reached_through_a_plain_copy(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "頭.nrrd"
-    with io._narrow_path(path, writing=True, windows=True) as narrow:
+    with _narrow_path(path, writing=True, windows=True) as narrow:
         assert str(narrow).isascii()
         narrow.write_bytes(b"content")
     assert path.read_bytes() == b"content"
-    with io._narrow_path(path, writing=False, windows=True) as narrow:
+    with _narrow_path(path, writing=False, windows=True) as narrow:
         assert str(narrow).isascii()
         assert narrow.read_bytes() == b"content"
     assert not narrow.exists()
@@ -191,7 +191,7 @@ def test_without_orientation_itks_assumption_is_made_with_a_warning(tmp_path: Pa
     nibabel.save(image, tmp_path / "none.nii")
     with pytest.warns(TomoSegWarning, match="volume-no-orientation"):
         volume = read_volume(tmp_path / "none.nii")
-    itk = io.geometry_of(sitk.ReadImage(str(tmp_path / "none.nii")))
+    itk = geometry_of(sitk.ReadImage(str(tmp_path / "none.nii")))
     np.testing.assert_allclose(volume.geometry.affine, itk.affine, atol=1e-6)
 
 
@@ -562,7 +562,7 @@ def test_real_scans_lie_where_itk_puts_them(shared_data: Path) -> None:
     for name in ("mnms2/sax_ed.nii.gz", "pyradiomics/brain1_image.nrrd"):
         volume = read_volume(shared_data / name)
         image = sitk.ReadImage(str(shared_data / name))
-        assert volume.geometry.is_close(io.geometry_of(image), 1e-3)
+        assert volume.geometry.is_close(geometry_of(image), 1e-3)
         np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
 
 

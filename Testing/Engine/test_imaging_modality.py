@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -47,6 +49,10 @@ NORMALISED_MR = body(-0.7, 1.5, dtype=np.float32)
         (Volume(np.abs(MR.array), GRID, "scan"), "CT", "Hounsfield"),
         (CT, "PET", None),
         (CT, "", None),
+        (replace(MR, metadata={"Modality": "CT"}), "MR", "is CT by its DICOM files"),
+        (replace(CT, metadata={"Modality": "MR"}), "MR", None),
+        (replace(MR, metadata={"Modality": "MR"}), "CT", "is MR by its DICOM files"),
+        (replace(MR, metadata={"Modality": "PT"}), "MR", None),
     ],
 )
 def test_only_what_is_plainly_of_another_modality_is_doubted(volume, modality, doubt):

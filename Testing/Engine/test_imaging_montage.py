@@ -11,7 +11,8 @@ from matplotlib.image import imread
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging import montage as module
-from TomoSegLib.imaging.io import read_volume, sitk_image
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.itk import sitk_image
 from TomoSegLib.imaging.montage import display_grid, display_window, heatmap_range, montage
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Label

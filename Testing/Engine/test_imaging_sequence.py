@@ -13,7 +13,8 @@ import pytest
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import nifti_header, read_volume
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.nifti import nifti_header
 from TomoSegLib.imaging.sequence import (
     FrameIndex,
     VolumeSequence,

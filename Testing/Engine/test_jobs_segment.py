@@ -20,7 +20,8 @@ import SimpleITK as sitk
 import torch
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import geometry_of, read_volume, write_volume
+from TomoSegLib.imaging.io import read_volume, write_volume
+from TomoSegLib.imaging.itk import geometry_of
 from TomoSegLib.imaging.segmentation import read_segmentation
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs.client import run_job

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 
-from TomoSegLib.imaging.io import geometry_of, read_volume
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.itk import geometry_of
 from TomoSegLib.imaging.preprocessing import model_grid
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.models import tiny_blob

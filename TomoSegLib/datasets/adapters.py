@@ -19,7 +19,7 @@ import numpy as np
 
 from TomoSegLib.datasets.manifest import SINGLE, SPLITS
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 
 NIFTI = r"\.nii(\.gz)?"
 _MAX_JSON_BYTES = 8 << 20

@@ -36,7 +36,7 @@ from TomoSegLib.datasets.hearts_dicom import write_views
 from TomoSegLib.datasets.hearts_motion import make_heart
 from TomoSegLib.datasets.hearts_scan import ScannedView, Scanner, ScanRecipe
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 
 RECIPE_VERSION = 2
 MANIFEST = "manifest.csv"

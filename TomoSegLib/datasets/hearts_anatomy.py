@@ -24,7 +24,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import read_volume, resample, sitk_image
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.itk import resample, sitk_image
 from TomoSegLib.imaging.volume import FloatArray, Geometry
 
 # SHA-256 of the files.

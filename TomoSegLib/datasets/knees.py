@@ -25,7 +25,7 @@ from TomoSegLib.datasets.hearts import MANIFEST, claim_folder
 from TomoSegLib.datasets.hearts_dicom import write_views
 from TomoSegLib.datasets.hearts_motion import displaced, random_displacement
 from TomoSegLib.datasets.hearts_scan import ScannedView
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.orientation import plane_frame
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import ImagePlane

@@ -184,7 +184,7 @@ def write_manifest(path: Path, cases: Iterable[Case]) -> None:
         )
 
     # Imported here: who only reads manifests needs no library for volumes.
-    from TomoSegLib.imaging.io import atomic_path
+    from TomoSegLib.files import atomic_path
 
     with (
         atomic_path(path) as temporary,

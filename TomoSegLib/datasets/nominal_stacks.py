@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import MAXIMUM_SPACING_MM, MINIMUM_SPACING_MM
+from TomoSegLib.imaging.checks import MAXIMUM_SPACING_MM, MINIMUM_SPACING_MM
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 MRNET_SPACING_MM = (0.6, 0.6, 3.0)

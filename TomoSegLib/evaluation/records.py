@@ -19,7 +19,7 @@ from TomoSegLib.errors import TomoSegError
 from TomoSegLib.evaluation.baseline import IntensityBaseline
 from TomoSegLib.evaluation.figures import Thumbnail
 from TomoSegLib.evaluation.summary import CaseResult
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 
 _IDENTITY = "evaluation.json"
 _CASES = "cases"

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from TomoSegLib.exports.surface import surface, surface_area_mm2
 from TomoSegLib.exports.terminology import terminology_of
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Label
 

@@ -10,8 +10,8 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 
 from TomoSegLib.exports.terminology import Terminology
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.foreground import bounding_box
-from TomoSegLib.imaging.io import atomic_path
 from TomoSegLib.imaging.volume import FloatArray, Geometry
 
 _HEADER_BYTES = 80

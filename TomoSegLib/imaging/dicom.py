@@ -27,7 +27,7 @@ from pydicom.misc import is_dicom
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
-from TomoSegLib.imaging.io import check_size
+from TomoSegLib.imaging.checks import check_size
 from TomoSegLib.imaging.volume import FloatArray, Geometry, Volume
 
 SERIES_SEPARATOR = "::"

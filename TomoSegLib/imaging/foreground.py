@@ -10,7 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
-from TomoSegLib.imaging.io import resample, sitk_image
+from TomoSegLib.imaging.itk import resample, sitk_image
 from TomoSegLib.imaging.volume import Geometry, Volume
 
 BoolArray = npt.NDArray[np.bool_]

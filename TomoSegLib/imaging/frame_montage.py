@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from TomoSegLib.imaging.io import atomic_path, sitk_image
+from TomoSegLib.files import atomic_path
+from TomoSegLib.imaging.itk import sitk_image
 from TomoSegLib.imaging.montage import (
     DPI,
     INCHES_PER_PANEL,

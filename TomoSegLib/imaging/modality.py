@@ -9,6 +9,7 @@ from TomoSegLib.errors import TomoSegWarning
 from TomoSegLib.imaging.volume import Volume
 
 _AIR_BELOW_HU = -300.0  # only CT has a tenth of its voxels below that
+_KNOWN = ("CT", "MR")
 _VOXELS_LOOKED_AT = 1 << 20
 
 
@@ -25,14 +26,23 @@ def modality_doubt(volume: Volume, modality: str) -> TomoSegWarning | None:
     """A warning where a volume cannot well be of the modality that a model has learnt.
 
     Intensities of another modality are brought into the same range as any, and what comes out
-    looks like a result. Only what is plain is doubted: CT given to a model of MR, and to one of
-    CT something without a value below zero, which cannot be Hounsfield units.
+    looks like a result. DICOM says what a scan is. Of other files only what is plain is doubted:
+    CT given to a model of MR, and to one of CT something without a value below zero, which cannot
+    be Hounsfield units.
 
     Args:
         volume: As it was read.
         modality: The model's; about others than CT and MR nothing is known.
     """
-    if modality == "MR" and looks_like_ct(volume.array):
+    said = volume.metadata.get("Modality")
+    if said in _KNOWN and modality in _KNOWN and said != modality:
+        return TomoSegWarning(
+            "modality-doubtful",
+            f"'{volume.name}' is {said} by its DICOM files, and the model has learnt from "
+            f"{modality}.",
+            f"What it finds there means nothing: choose a model of {said}.",
+        )
+    if modality == "MR" and said != "MR" and looks_like_ct(volume.array):
         return TomoSegWarning(
             "modality-doubtful",
             f"'{volume.name}' looks like CT, and the model has learnt from MR.",

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.foreground import BoolArray, nonzero_mask
-from TomoSegLib.imaging.io import atomic_path, resample, sitk_image
+from TomoSegLib.imaging.itk import resample, sitk_image
 from TomoSegLib.imaging.preprocessing import Float32Array
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Label

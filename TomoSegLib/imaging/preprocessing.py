@@ -19,7 +19,7 @@ from TomoSegLib.imaging.foreground import (
     foreground_mask,
     resample_mask,
 )
-from TomoSegLib.imaging.io import resample, sitk_image
+from TomoSegLib.imaging.itk import resample, sitk_image
 from TomoSegLib.imaging.orientation import reading_axes
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Intensity, Preprocessing

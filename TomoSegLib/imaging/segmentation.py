@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import read_itk_volume, sitk_image, write_itk
+from TomoSegLib.imaging.itk import read_itk_volume, sitk_image, write_itk
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Label
 

@@ -25,22 +25,17 @@ import SimpleITK as sitk
 from nibabel.arrayproxy import ArrayProxy
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import (
-    ITK_SUFFIXES,
+from TomoSegLib.files import suffix_of
+from TomoSegLib.imaging.checks import broken_file, check_size, check_volume
+from TomoSegLib.imaging.io import hash_volume, read_volume
+from TomoSegLib.imaging.itk import ITK_SUFFIXES, geometry_of, itk_reader
+from TomoSegLib.imaging.nifti import (
     NIFTI_SUFFIXES,
-    broken_file,
-    check_size,
-    check_volume,
-    geometry_of,
-    hash_volume,
-    itk_reader,
     nifti_affine,
     nifti_shape,
     nifti_values,
     open_nifti,
     read_to_end,
-    read_volume,
-    suffix_of,
 )
 from TomoSegLib.imaging.volume import Geometry, Volume
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from TomoSegLib.imaging.io import nifti_header
+from TomoSegLib.imaging.nifti import nifti_header
 from TomoSegLib.imaging.sequence import FrameIndex
 from TomoSegLib.imaging.sequence_nrrd import gzip_writer
 from TomoSegLib.imaging.volume import Geometry

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import broken_file, check_size, read_to_end, unreadable_file
+from TomoSegLib.imaging.checks import broken_file, check_size, unreadable_file
+from TomoSegLib.imaging.nifti import read_to_end
 from TomoSegLib.imaging.sequence import FrameIndex, VolumeSequence, skip
 from TomoSegLib.imaging.volume import Geometry
 

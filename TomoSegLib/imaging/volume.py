@@ -155,3 +155,12 @@ class Volume:
     def with_array(self, array: npt.NDArray[np.generic], name: str | None = None) -> Volume:
         """Another array on the same grid."""
         return Volume(array, self.geometry, self.name if name is None else name, self.metadata)
+
+
+def storable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The array in a type and layout that every format has."""
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

@@ -47,8 +47,10 @@ def find_cases(path: Path) -> list[Document] | None:
         return _named(_read_table(path))
     if not path.is_dir():
         return None
+    from TomoSegLib.files import suffix_of
     from TomoSegLib.imaging.dicom import is_dicom_file
-    from TomoSegLib.imaging.io import ITK_SUFFIXES, NIFTI_SUFFIXES, suffix_of
+    from TomoSegLib.imaging.itk import ITK_SUFFIXES
+    from TomoSegLib.imaging.nifti import NIFTI_SUFFIXES
 
     files = _readable_names(path)
     volumes = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.jobs.events import ErrorEvent
 from TomoSegLib.jobs.result import (
     AnyResult,

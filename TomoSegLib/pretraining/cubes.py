@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.file_state import file_state
 from TomoSegLib.imaging.foreground import foreground_mask
-from TomoSegLib.imaging.io import atomic_path, read_volume
+from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import model_grid, normalize, sample_on
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Intensity

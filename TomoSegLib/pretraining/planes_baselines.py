@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.networks.unet2d import LocationNetwork
 from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample
 from TomoSegLib.pretraining.planes_targets import (

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.folder import MAX_FILE_BYTES, read_bounded
 from TomoSegLib.networks.unet2d import (

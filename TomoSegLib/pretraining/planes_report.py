@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.networks.unet2d import LocationNetwork
 from TomoSegLib.pretraining.planes_data import PlaneDataset, PlaneExample

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.networks.efficientnet import NAME
 from TomoSegLib.networks.imagenet import begin_with_imagenet, build_unet2d
 from TomoSegLib.networks.unet2d import (

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.card import Intensity
 from TomoSegLib.models.folder import MAX_CARD_BYTES, MAX_FILE_BYTES, read_bounded

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from TomoSegLib.heatmaps.mask import keep_components
 from TomoSegLib.imaging.foreground import bounding_box
-from TomoSegLib.imaging.io import sitk_image, write_itk
+from TomoSegLib.imaging.itk import sitk_image, write_itk
 from TomoSegLib.imaging.preprocessing import sample_on
 from TomoSegLib.imaging.volume import Geometry
 from TomoSegLib.models.card import Label, MaskSettings, ModelCard

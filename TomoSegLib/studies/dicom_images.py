@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from TomoSegLib.errors import TomoSegError, shown_name
+from TomoSegLib.imaging.checks import MAXIMUM_SPACING_MM, MINIMUM_SPACING_MM
 from TomoSegLib.imaging.dicom import (
     ImageSlice,
     decode_pixels,
@@ -25,7 +26,6 @@ from TomoSegLib.imaging.dicom import (
     is_dicom_file,
     read_header,
 )
-from TomoSegLib.imaging.io import MAXIMUM_SPACING_MM, MINIMUM_SPACING_MM
 from TomoSegLib.studies.image_plane import ImagePlane
 from TomoSegLib.studies.study import Float32Array, PixelSource, Problem
 

@@ -19,14 +19,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
-from TomoSegLib.imaging.io import (
-    ITK_SUFFIXES,
-    NIFTI_SUFFIXES,
-    check_geometry,
-    nifti_affine,
-    read_itk_volume,
-    suffix_of,
-)
+from TomoSegLib.files import suffix_of
+from TomoSegLib.imaging.checks import check_geometry
+from TomoSegLib.imaging.itk import ITK_SUFFIXES, read_itk_volume
+from TomoSegLib.imaging.nifti import NIFTI_SUFFIXES, nifti_affine
 from TomoSegLib.imaging.volume import FloatArray, Geometry
 from TomoSegLib.studies.image_plane import ImagePlane
 from TomoSegLib.studies.recognition import base_first, is_label_name, recognise

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from TomoSegLib.errors import shown_name
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.studies.image_plane import IntersectingLine, NoLine, intersecting_line
 from TomoSegLib.studies.study import Study, View
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import ImagePlane, IntersectingLine, NoLine, intersecting_line
 from TomoSegLib.studies.study import Float32Array, Study, View

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError, shown_name
-from TomoSegLib.imaging.io import READABLE
+from TomoSegLib.imaging.checks import READABLE
 from TomoSegLib.studies.dicom_images import has_dicom
 from TomoSegLib.studies.dicom_study import read_dicom_views
 from TomoSegLib.studies.file_study import read_file_views, study_files

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.volume import FloatArray
 from TomoSegLib.studies.image_plane import ImagePlane
 from TomoSegLib.studies.pictures import (

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.studies.recognition import base_first
 from TomoSegLib.studies.study import KINDS, Problem, Study, View
 

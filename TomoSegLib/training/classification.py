@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from TomoSegLib.datasets.simulate import is_simulated
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.models.classifier import load_classifier
 from TomoSegLib.models.folder import refuse_existing
 from TomoSegLib.models.store import ModelFolder, save_model

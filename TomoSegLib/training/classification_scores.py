@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from TomoSegLib.evaluation.metrics import volume_auc
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.models.tasks import probability_columns
 
 

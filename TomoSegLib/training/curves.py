@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 
 _COLUMNS = 3
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from TomoSegLib.datasets.simulate import is_simulated
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.models.folder import refuse_existing
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.training.checkpoint import read_checkpoint, refuse_unwritable

@@ -145,6 +145,8 @@ def modality_of(cases: Sequence[CaseOnDisk], *, single_slice: bool = False) -> s
             )
         return name
     first = read_volume(cases[0].paths[0], single_slice=single_slice)
+    if (said := known_modality(first.metadata.get("Modality", ""))) is not None:
+        return said  # DICOM
     found = "CT" if looks_like_ct(first.array) else "MR"
     warnings.warn(
         TomoSegWarning(

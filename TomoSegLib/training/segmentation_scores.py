@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from TomoSegLib.imaging.io import atomic_path
+from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.folder import ModelFolder
 from TomoSegLib.training.segmentation_data import read_case

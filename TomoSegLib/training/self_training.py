@@ -27,9 +27,10 @@ from safetensors.torch import load_file
 
 from TomoSegLib.datasets.manifest import SINGLE, Case, read_manifest
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.files import atomic_path
 from TomoSegLib.heatmaps.mask import heatmap_to_mask
 from TomoSegLib.heatmaps.pipeline import compute_heatmap
-from TomoSegLib.imaging.io import atomic_path, read_volume, write_volume
+from TomoSegLib.imaging.io import read_volume, write_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.models.card import ModelCard
