@@ -152,7 +152,9 @@ def read_manifest(path: Path, *, check_files: bool = True) -> Manifest:
     _refuse_repeats(path, cases)
     _refuse_leaks(path, cases)
     if check_files:
-        _refuse_missing_files(path, cases)
+        refuse_missing_files(
+            path.name, (f for c in cases for f in (*c.paths.values(), c.mask) if f)
+        )
     return Manifest(path, tuple(columns), cases)
 
 
@@ -373,13 +375,18 @@ def _refuse_leaks(path: Path, cases: Sequence[Case]) -> None:
         )
 
 
-def _refuse_missing_files(path: Path, cases: Sequence[Case]) -> None:
-    files = [file for case in cases for file in (*case.paths.values(), case.mask) if file]
+def refuse_missing_files(manifest: str, files: Iterable[Path]) -> None:
+    """Refuse a manifest, called so, whose files are not all there; ``::`` may follow each.
+
+    Raises:
+        TomoSegError: ``manifest-missing-files``.
+    """
+    files = list(files)
     missing = [str(file) for file in files if not file_of(file).exists()]
     if missing:
         raise TomoSegError(
             "manifest-missing-files",
-            f"{len(missing)} of the {len(files)} files in {path.name} are not there: "
+            f"{len(missing)} of the {len(files)} files in {manifest} are not there: "
             f"{_some(missing)}.",
             "Paths are relative to the manifest's folder: move it, or correct them.",
         )

@@ -23,9 +23,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from TomoSegLib.datasets.manifest import read_rows
+from TomoSegLib.datasets.manifest import read_rows, refuse_missing_files
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.file_state import file_of
 
 Modality = Literal["CT", "MR"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -140,10 +139,4 @@ def _refuse(name: str, volumes: list[PoolVolume]) -> None:
             f"{name} names {twice[0]} in several rows.",
             "Keep one row for each volume.",
         )
-    missing = [file for file in files if not file_of(file).exists()]
-    if missing:
-        raise TomoSegError(
-            "manifest-missing-files",
-            f"{len(missing)} of the {len(files)} files in {name} are not there: {missing[0]}.",
-            "Paths are relative to the manifest's folder: move it, or correct them.",
-        )
+    refuse_missing_files(name, files)

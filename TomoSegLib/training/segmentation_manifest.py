@@ -20,6 +20,7 @@ from TomoSegLib.datasets.manifest import (
     named_columns,
     read_rows,
     refuse_columns,
+    refuse_missing_files,
 )
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.imaging.file_state import file_of
@@ -237,13 +238,7 @@ def refuse_unsound(path: Path, cases: Sequence[KnownCase], files: Sequence[Path]
                     f"{path.name} has {volume.name} in splits {other.split} and {case.split}.",
                     "Keep it in one of them: otherwise the figures are too good.",
                 )
-    missing = [file for file in files if not file_of(file).exists()]
-    if missing:
-        raise TomoSegError(
-            "manifest-missing-files",
-            f"{len(missing)} of the {len(files)} files in {path.name} are not there: {missing[0]}.",
-            "Paths are relative to the manifest's folder: move it, or correct them.",
-        )
+    refuse_missing_files(path.name, files)
 
 
 def fraction_of(cases: Sequence[LabelledCase], fraction: Fraction, seed: int) -> list[LabelledCase]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from TomoSegLib.datasets.manifest import SINGLE, Case, read_manifest
+from TomoSegLib.datasets.manifest import SINGLE, Case, read_manifest, refuse_missing_files
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.files import atomic_path
 from TomoSegLib.heatmaps.mask import heatmap_to_mask
@@ -165,13 +165,7 @@ def _cases(manifest: Path) -> list[Case]:
         *found.split("val", both_classes=True),
     ]
     cases = [replace(case, mask=None) for case in cases]
-    missing = [p for case in cases for p in case.paths.values() if not Path(p).exists()]
-    if missing:
-        raise TomoSegError(
-            "manifest-missing-files",
-            f"{len(missing)} of the volumes in {manifest.name} are not there: {missing[0]}.",
-            "Paths are relative to the manifest's folder: move it, or correct them.",
-        )
+    refuse_missing_files(manifest.name, (f for case in cases for f in case.paths.values()))
     return cases
 
 
