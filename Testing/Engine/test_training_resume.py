@@ -106,6 +106,18 @@ def test_a_truncated_checkpoint_is_refused(size: int, tmp_path: Path) -> None:
     assert caught.value.code == "checkpoint-invalid"
 
 
+@pytest.mark.parametrize("place", [-1, -5000])
+def test_a_checkpoint_with_a_wrong_bit_is_refused(place: int, tmp_path: Path) -> None:
+    save_checkpoint(trainer(), tmp_path, IDENTITY)
+    path = tmp_path / FILE
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TomoSegError, match="has changed since") as caught:
+        load_checkpoint(trainer(), tmp_path, IDENTITY)
+    assert caught.value.code == "checkpoint-invalid"
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     save_checkpoint(trainer(), tmp_path, IDENTITY)
     with pytest.raises(TomoSegError) as caught:

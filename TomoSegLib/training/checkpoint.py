@@ -121,7 +121,7 @@ def save_checkpoint(training: Resumable, folder: Path, identity: Mapping[str, An
         folder.mkdir(parents=True, exist_ok=True)
         # Copies: the same tensor may stand in two parts.
         copies = {k: v.detach().cpu().contiguous().clone() for k, v in parts.tensors.items()}
-        save_file(copies, temporary, metadata)
+        save_file(copies, temporary, {**metadata, "sha256": _hash(copies, metadata["state"])})
         os.replace(temporary, folder / FILE)
     except (OSError, SafetensorError) as error:
         raise TomoSegError(
@@ -213,6 +213,8 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> CheckpointPart
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
         record, found = json.loads(metadata["state"]), json.loads(metadata["identity"])
+        if metadata["sha256"] != _hash(tensors, metadata["state"]):
+            raise ValueError("its content has changed since it was written")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _invalid(path, str(error)) from None
     wanted = json.loads(json.dumps(identity, sort_keys=True))
@@ -224,6 +226,15 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> CheckpointPart
             "Choose another --output, or give --overwrite to start again.",
         )
     return CheckpointParts(tensors, record)
+
+
+def _hash(tensors: Mapping[str, Tensor], state: str) -> str:
+    """SHA-256 of a checkpoint's content: a wrong bit would train on unnoticed."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _different(found: Any, wanted: Any, prefix: str = "") -> Iterator[str]:
