@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.file_state import file_state
+from TomoSegLib.imaging.file_state import file_of, file_state
 from TomoSegLib.training.checkpoint import refuse_unwritable
 
 
@@ -42,6 +43,13 @@ def test_a_folder_counts_with_all_below_it_but_hidden_files(tmp_path):
     assert file_state(tmp_path / "study") == before
     touched(tmp_path / "study" / "series" / "1.dcm", b"other")
     assert file_state(tmp_path / "study") != before
+
+
+def test_a_volume_lies_in_what_stands_before_the_last_two_colons(tmp_path):
+    path = touched(tmp_path / "a::b" / "s.nii.gz")
+    assert file_of(f"{path}::1") == file_of(path) == path
+    assert file_of(f"{path.parent}::1.2.3") == path.parent
+    assert file_of("none.nii") == Path("none.nii")
 
 
 def test_what_is_not_there_is_an_error(tmp_path):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 
 from TomoSegLib.imaging.io import write_volume
 from TomoSegLib.imaging.modality import looks_like_ct, modality_doubt
@@ -14,8 +14,6 @@ from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.jobs.document import parse_job
 from TomoSegLib.jobs.inputs import read_inputs
 from TomoSegLib.jobs.report import Reporter
-from TomoSegLib.models import tiny_blob
-from TomoSegLib.models.folder import save_model
 from TomoSegLib.training.finetuning_start import modality_of
 from TomoSegLib.training.segmentation_manifest import LabelledCase
 
@@ -41,6 +39,9 @@ NORMALISED_MR = body(-0.7, 1.5, dtype=np.float32)
     ("volume", "modality", "doubt"),
     [
         (CT, "MR", "looks like CT"),
+        (CT, "MR T1 contrast-enhanced", "looks like CT"),
+        (CT, "mri", "looks like CT"),
+        (CT, "any", None),
         (MR, "MR", None),
         (NORMALISED_MR, "MR", None),
         (CT, "CT", None),
@@ -56,7 +57,7 @@ NORMALISED_MR = body(-0.7, 1.5, dtype=np.float32)
     ],
 )
 def test_only_what_is_plainly_of_another_modality_is_doubted(volume, modality, doubt):
-    found = modality_doubt(volume, modality)
+    found = modality_doubt(volume, modality, hounsfield=True)
     if doubt is None:
         assert found is None
     else:
@@ -71,17 +72,21 @@ def test_of_a_large_volume_the_voxels_that_are_looked_at_lie_everywhere():
     assert not looks_like_ct(array)
 
 
-@pytest.mark.parametrize(("scan", "codes"), [(CT, ["modality-doubtful"]), (MR, [])])
-def test_a_run_on_another_modality_goes_on_and_says_so(tmp_path, scan, codes):
-    built = tiny_blob.build(tmp_path / "model")
-    fields = built.card.model_dump(mode="json", exclude={"files"}) | {"modality": "MR"}
-    save_model(built.path, fields, load_file(built.path / built.card.network.file), overwrite=True)
-    write_volume(scan, tmp_path / "scan.nrrd")
-    document = {"kind": "run", "model": str(tmp_path / "model"), "output": str(tmp_path / "out")}
-    report = Reporter(lambda _: None)
-    inputs = read_inputs(parse_job(document | {"input": str(tmp_path / "scan.nrrd")}), report)
-    assert [warning.code for warning in report.warnings] == codes
-    assert len(inputs.volumes) == 1
+def test_ct_without_a_value_below_zero_suits_a_model_that_takes_no_window():
+    assert modality_doubt(STORED_CT, "CT", hounsfield=False) is None
+
+
+@pytest.mark.parametrize("model", ["flair-lesion", "flair-lesion-segmenter", "t1c-core"])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_run_of_a_shipped_model_on_another_modality_goes_on_and_says_so(tmp_path, model, frames):
+    for scan, codes in ((CT, ["modality-doubtful"]), (MR, [])):
+        path = tmp_path / "scan.nii"
+        array = scan.array.T if frames == 1 else np.stack([scan.array.T] * frames, axis=-1)
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+        document = {"kind": "run", "model": model, "output": str(tmp_path / "out")}
+        report = Reporter(lambda _: None)
+        read_inputs(parse_job({**document, "input": str(path)}), report)
+        assert [warning.code for warning in report.warnings] == codes
 
 
 @pytest.mark.parametrize(("scan", "modality"), [(CT, "CT"), (MR, "MR")])

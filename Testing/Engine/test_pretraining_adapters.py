@@ -216,10 +216,16 @@ def test_channels_in_one_file_are_its_volumes_in_pre_training_and_fine_tuning(tm
     ("labels", "told"),
     [
         ({"0": "background", "1": "left atrium", "2": "a, b=c"}, "left atrium=1,a b c=2"),
-        ({"background": 0, "tumour": 2, "core": [1, 2], "organ": 1}, "organ=1,tumour=2"),
+        ({"background": 0, "tumour": 2, "organ": 1}, "organ=1,tumour=2"),
+        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rest": 3}, None),
+        ({"1": "a,b", "2": "a b"}, None),
+        ({"300": "far", "1": "near"}, None),
         ({"0": "background"}, None),
         (["background", "liver"], None),
-        ({"300": "far", "1": "\u001b[2J", "2": "'"}, "label 2=2"),
+        (
+            {"1": "x\u2019; calc; \u2018y", "2": "a & calc `b` $c", "3": "'"},
+            "x calc y=1,a calc b c=2,label 3=3",
+        ),
     ],
 )
 def test_a_decathlon_task_says_what_its_labels_mean(tmp_path, capsys, labels, told):

@@ -136,6 +136,17 @@ def test_the_same_cubes_come_from_several_processes_and_another_manifest(tmp_pat
     assert here[0].read_bytes() != other[0].read_bytes()
 
 
+def test_files_of_one_name_are_cut_elsewhere_for_every_patient_wherever_the_pool_lies(tmp_path):
+    def cubes_of(root, patient):
+        (root / "pool" / "hgg" / patient).mkdir(parents=True, exist_ok=True)
+        source = save(textured(0), root / "pool" / "hgg" / patient / "flair.nii.gz")
+        return make_cubes([source], OPTIONS, tmp_path / "cubes")[0].read_bytes()
+
+    first = cubes_of(tmp_path, "1")
+    assert first != cubes_of(tmp_path, "2")
+    assert first == cubes_of(tmp_path / "moved", "1")
+
+
 def test_empty_air_is_rarely_a_cube(tmp_path):
     array = np.full((64, 64, 64), -1000, np.float32)
     array[24:40, 24:40, 24:40] = np.random.default_rng(0).normal(0, 200, (16, 16, 16))
@@ -212,6 +223,18 @@ def test_some_volumes_are_held_out_but_never_the_only_one_of_a_modality(table):
     assert len({tuple(row) for row in held_out}) == 2
     named = table(["image", "modality", "split"], ["a.nii", "CT", "val"], ["b.nii", "CT", "train"])
     assert [volume.validation for volume in read_pool(named)] == [True, False]
+
+
+def test_whole_patients_are_held_out(table):
+    rows = [[f"{p}-{c}.nii", "MR", f"patient {p}"] for p in range(10) for c in ("t1", "flair")]
+    path = table(["image", "modality", "group"], *rows)
+    for seed in range(8):
+        held_out = [v for v in read_pool(path, seed=seed) if v.validation]
+        assert len(held_out) == 2 and len({v.group for v in held_out}) == 1
+    both = [["a.nii", "CT", "x"], ["b.nii", "MR", "x"], ["c.nii", "MR", "y"], ["d.nii", "MR", "z"]]
+    for seed in range(8):  # x has the only CT
+        volumes = read_pool(table(["image", "modality", "group"], *both), seed=seed)
+        assert [v.group for v in volumes if v.validation] in (["y"], ["z"])
 
 
 def test_few_volumes_of_a_modality_all_serve_to_train_where_others_can_be_spared(table):

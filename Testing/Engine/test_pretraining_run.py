@@ -290,12 +290,38 @@ def test_a_damaged_checkpoint_is_refused_and_can_be_started_over(pool, tmp_path,
         {"cubes": replace(CUBES, scales=(0.5, 0.5, 0.25))},
         {"cubes": replace(CUBES, counts=(0, 2, 2)), "task": "sar-large"},
         {"features": (4, 4)},
+        {"cubes": replace(CUBES, mr_percentiles=(-5.0, 99.0))},
+        {"cubes": replace(CUBES, mr_percentiles=(1.0, 200.0))},
+        {"options": replace(OPTIONS, learning_rates=(0.1, 0.1, -1.0))},
     ],
 )
 def test_options_that_make_no_sense_are_refused(pool, tmp_path, changes):
     with pytest.raises(TomoSegError) as caught:
         pretrain(asked(pool, tmp_path, **changes))
     assert caught.value.code == "pretraining-options"
+
+
+@pytest.mark.parametrize("game", ["alternating", "gradient-reversal"])
+def test_the_total_by_which_weights_are_kept_leaves_the_adversary_out(pool, tmp_path, game):
+    rows = list(csv.reader(pool.open()))
+    for row in rows[1:]:
+        row[0], row[2] = str(pool.parent / row[0]), "train"
+    alone = tmp_path / "alone.csv"  # one volume of each modality: none can be held out
+    with alone.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows[:3])
+    options = replace(OPTIONS, game=game, steps=4, validate_every=2)
+    seen = []
+
+    def follow(stage, done, total, figures):
+        if stage == "train":
+            seen.append(figures)
+
+    assert pretrain(asked(alone, tmp_path / "run", options=options), follow)
+    weighted = {"restoration": 10.0, "scale": 1.0}
+    assert seen and all("discriminator" in figures for figures in seen)
+    for figures in seen:
+        expected = sum(weight * figures[name] for name, weight in weighted.items())
+        assert figures["total"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_command_trains_and_tells_where_the_weights_are(pool, tmp_path, capsys):

@@ -233,6 +233,14 @@ def test_another_seed_is_refused_over_a_checkpoint_unless_it_shall_start_again(
     assert again.card.training_data.seed == 12
 
 
+def test_a_folder_called_model_that_is_none_is_left_alone(what: EncoderTraining) -> None:
+    (what.output / "model").mkdir(parents=True)
+    thesis = what.output / "model" / "thesis.txt"
+    thesis.write_text("years")
+    assert refused(replace(what, overwrite=True)).code == "model-exists"
+    assert thesis.read_text() == "years"
+
+
 def test_a_volume_whose_file_was_replaced_makes_it_another_training(
     what: EncoderTraining, cases: list[Case], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.networks.bright_area import BrightArea
@@ -116,6 +117,16 @@ def test_a_checkpoint_with_a_wrong_bit_is_refused(place: int, tmp_path: Path) ->
     with pytest.raises(TomoSegError, match="has changed since") as caught:
         load_checkpoint(trainer(), tmp_path, IDENTITY)
     assert caught.value.code == "checkpoint-invalid"
+
+
+def test_a_checkpoint_of_a_version_that_wrote_no_hash_goes_on(tmp_path: Path) -> None:
+    save_checkpoint(trainer(), tmp_path, IDENTITY)
+    path = tmp_path / FILE
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata.pop("sha256")
+    save_file(load_file(path), path, metadata)
+    assert load_checkpoint(trainer(), tmp_path, IDENTITY)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

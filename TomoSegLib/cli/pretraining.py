@@ -30,7 +30,7 @@ def pretrain_sar(
         typer.Option(
             "--manifest",
             metavar="CSV",
-            help="image, modality; optional dataset, split. May be repeated.",
+            help="image, modality; optional dataset, group, split. May be repeated.",
         ),
     ],
     output: option.RunFolder,
@@ -72,13 +72,16 @@ def pretrain_sar(
         typer.Option(metavar="DIR", help="Folder of the cubes, for several runs to share."),
     ] = None,
     nonlinear: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability of a change of intensities.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Restoration: changed intensities, a share."),
     ] = 0.9,
     shuffle: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability of shuffling voxels locally.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Restoration: shuffled voxels, a share."),
     ] = 0.5,
     paint: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability of painting noise over a part.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Restoration: parts painted over, a share."),
     ] = 0.9,
     inner: Annotated[
         float,

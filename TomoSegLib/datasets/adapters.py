@@ -23,6 +23,7 @@ from TomoSegLib.files import atomic_path
 
 NIFTI = r"\.nii(\.gz)?"
 _MAX_JSON_BYTES = 8 << 20
+_LONGEST_LABEL = 128
 
 # The last part of a file's name in BraTS 2012 to 2021, and since 2023.
 _BRATS_CHANNELS = {
@@ -160,14 +161,23 @@ def msd(folder: Path) -> list[Scan]:
 
 
 def msd_labels(folder: Path) -> str:
-    """The labels of ``dataset.json``, as MSD or as nnU-Net writes them; empty if there are none."""
+    """The labels of ``dataset.json``, as MSD or as nnU-Net writes them.
+
+    Empty if they are not plainly names and values, as nnU-Net's regions are not: some of them
+    alone would make the rest background. What shells and ``--labels`` have other uses for is left
+    out of the names.
+    """
     labels = _description(folder / "dataset.json").get("labels")
     found: dict[int, str] = {}
     for key, text in labels.items() if isinstance(labels, dict) else ():
         value, name = (text, key) if isinstance(text, int) else (key, text)
-        name = re.sub(r"[=,'\s]+", " ", str(name)).strip()  # what --labels has other uses for
-        if re.fullmatch(r"\d{1,3}", str(value)) and 1 <= int(value) <= 255 and name.isprintable():
-            found[int(value)] = name[:128] or f"label {int(value)}"
+        if not re.fullmatch(r"\d{1,3}", str(value)) or int(value) > 255 or int(value) in found:
+            return ""
+        name = re.sub(r"[^\w.()/-]+", " ", str(name)).strip()[:_LONGEST_LABEL]
+        found[int(value)] = name or f"label {int(value)}"
+    found.pop(0, None)
+    if len(set(found.values())) < len(found):
+        return ""
     return ",".join(f"{name}={value}" for value, name in sorted(found.items()))
 
 
@@ -266,11 +276,17 @@ def split_groups(
 def write_pool(path: Path, scans: Sequence[Scan], splits: Mapping[str, str], dataset: str) -> int:
     """Write the manifest of an unlabelled pool, every channel a volume; returns their number."""
     rows = [
-        [_written(file, path), scan.modality, dataset, splits[scan.group or scan.id]]
+        [
+            _written(file, path),
+            scan.modality,
+            dataset,
+            splits[scan.group or scan.id],
+            scan.group or scan.id,
+        ]
         for scan in scans
         for file in scan.paths.values()
     ]
-    _write(path, ["image", "modality", "dataset", "split"], rows)
+    _write(path, ["image", "modality", "dataset", "split", "group"], rows)
     return len(rows)
 
 

@@ -22,7 +22,8 @@ def file_of(path: Path | str) -> Path:
     That may be the number of a volume in the file, or a DICOM series in the folder; a path that
     exists as it is keeps its ``::``.
     """
-    return Path(path) if os.path.exists(path) else Path(str(path).partition("::")[0])
+    name, separator, _ = str(path).rpartition("::")
+    return Path(name) if separator and not os.path.exists(path) else Path(path)
 
 
 def file_state(path: Path | str) -> list[FileState]:

@@ -1,6 +1,8 @@
-"""What a volume's intensities say about the scanner that it comes from."""
+"""Modalities: their names, and what a volume's header and intensities say of its own."""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +10,19 @@ import numpy.typing as npt
 from TomoSegLib.errors import TomoSegWarning
 from TomoSegLib.imaging.volume import Volume
 
+Modality = Literal["CT", "MR"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
 _AIR_BELOW_HU = -300.0  # only CT has a tenth of its voxels below that
-_KNOWN = ("CT", "MR")
 _VOXELS_LOOKED_AT = 1 << 20
+
+
+def known_modality(text: str) -> Modality | None:
+    """CT or MR, MR also where it is written MRI or MRT; None if it is neither."""
+    for modality in MODALITIES:
+        if text.upper() in (modality, f"{modality}I", f"{modality}T"):
+            return modality
+    return None
 
 
 def looks_like_ct(array: npt.NDArray[np.generic]) -> bool:
@@ -22,33 +34,39 @@ def looks_like_ct(array: npt.NDArray[np.generic]) -> bool:
     return float(np.percentile(_some_of(array).astype(np.float32), 10)) < _AIR_BELOW_HU
 
 
-def modality_doubt(volume: Volume, modality: str) -> TomoSegWarning | None:
+def modality_doubt(volume: Volume, modality: str, hounsfield: bool) -> TomoSegWarning | None:
     """A warning where a volume cannot well be of the modality that a model has learnt.
 
     Intensities of another modality are brought into the same range as any, and what comes out
     looks like a result. DICOM says what a scan is. Of other files only what is plain is doubted:
-    CT given to a model of MR, and to one of CT something without a value below zero, which cannot
-    be Hounsfield units.
+    CT given to a model of MR, and something without a value below zero where the model takes a
+    window of Hounsfield units.
 
     Args:
         volume: As it was read.
-        modality: The model's; about others than CT and MR nothing is known.
+        modality: The model's, e.g. ``CT`` or ``MR FLAIR``; about others nothing is known.
+        hounsfield: Whether the model takes CT's values as they are, by a window.
     """
-    said = volume.metadata.get("Modality")
-    if said in _KNOWN and modality in _KNOWN and said != modality:
+    learnt = known_modality(modality.partition(" ")[0])
+    said = known_modality(volume.metadata.get("Modality", ""))
+    if learnt is None:
+        return None
+    if said is not None:
+        if said == learnt:
+            return None
         return TomoSegWarning(
             "modality-doubtful",
             f"'{volume.name}' is {said} by its DICOM files, and the model has learnt from "
-            f"{modality}.",
+            f"{learnt}.",
             f"What it finds there means nothing: choose a model of {said}.",
         )
-    if modality == "MR" and said != "MR" and looks_like_ct(volume.array):
+    if learnt == "MR" and looks_like_ct(volume.array):
         return TomoSegWarning(
             "modality-doubtful",
             f"'{volume.name}' looks like CT, and the model has learnt from MR.",
             "What it finds there means nothing: choose a model of CT.",
         )
-    if modality == "CT" and volume.array.min() >= 0:
+    if learnt == "CT" and hounsfield and volume.array.min() >= 0:
         return TomoSegWarning(
             "modality-doubtful",
             f"'{volume.name}' has no value below zero, and the model expects Hounsfield units of "
@@ -59,6 +77,8 @@ def modality_doubt(volume: Volume, modality: str) -> TomoSegWarning | None:
 
 
 def _some_of(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """All voxels, or so many by chance, the same for the same shape."""
     flat = array.reshape(-1)
-    # An odd step goes through all columns of a grid of even sides.
-    return flat[:: (flat.size // _VOXELS_LOOKED_AT) | 1]
+    if flat.size <= _VOXELS_LOOKED_AT:
+        return flat
+    return flat[np.random.default_rng(0).integers(0, flat.size, _VOXELS_LOOKED_AT)]

@@ -127,7 +127,7 @@ def read_volumes(job: RunJob, model: ModelFolder, report: Reporter) -> Inputs:
     """
     expected = job.expected or Expected()
     inputs = Inputs(job, model, [], None, {}, None)
-    flat, modality = model.card.preprocessing.in_plane, model.card.modality
+    flat = model.card.preprocessing.in_plane
     sources: list[Volume | VolumeSequence] = []
     numbers: list[int] | None = None
     with report.stage("read", len(job.channels)) as progress:
@@ -136,12 +136,11 @@ def read_volumes(job: RunJob, model: ModelFolder, report: Reporter) -> Inputs:
             if not sources:
                 region_grid(job.region, source)  # for its error
                 numbers = _numbers(job, source)
+                _doubt_modality(source, numbers, model, report)
             _check_frames(name, source, sources)
             inputs.records[name] = _record(
                 "input", path, source, numbers, expected.inputs.get(name)
             )
-            if isinstance(source, Volume) and (doubt := modality_doubt(source, modality)):
-                report.warn(doubt.code, doubt.message, doubt.hint)
             sources.append(source)
             progress(len(sources), len(job.channels))
         foreground = None
@@ -162,6 +161,18 @@ def read_volumes(job: RunJob, model: ModelFolder, report: Reporter) -> Inputs:
         inputs.volumes = [source for source in sources if isinstance(source, Volume)]
         inputs.foreground = foreground if isinstance(foreground, Volume) else None
     return inputs
+
+
+def _doubt_modality(
+    first: Volume | VolumeSequence, numbers: list[int] | None, model: ModelFolder, report: Reporter
+) -> None:
+    """Warn where the first channel, or the first frame of it, is of another modality."""
+    card = model.card
+    if isinstance(first, VolumeSequence):
+        first = next(first.frames((numbers or [0])[:1]))
+    window = card.preprocessing.intensity.method == "window"
+    if doubt := modality_doubt(first, card.modality, window):
+        report.warn(doubt.code, doubt.message, doubt.hint)
 
 
 def _numbers(job: RunJob, first: Volume | VolumeSequence) -> list[int] | None:

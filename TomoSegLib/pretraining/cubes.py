@@ -26,14 +26,16 @@ from TomoSegLib.files import atomic_path
 from TomoSegLib.imaging.file_state import file_state
 from TomoSegLib.imaging.foreground import foreground_mask
 from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.modality import MODALITIES
 from TomoSegLib.imaging.preprocessing import model_grid, normalize, sample_on
 from TomoSegLib.imaging.volume import Geometry, Volume
 from TomoSegLib.models.card import Intensity
-from TomoSegLib.pretraining.manifest import MODALITIES, PoolVolume
+from TomoSegLib.pretraining.manifest import PoolVolume
 
 Float32Array = npt.NDArray[np.float32]
 
-_VERSION = 1
+_VERSION = 2
+_NAMES = 4  # of folders and file that tell volumes apart, wherever the pool lies
 _SMALLEST_CROP = 4  # voxels a side; fewer show nothing that could be restored
 _LEAST_CONTRAST = 0.02  # standard deviation below which a crop is nearly constant, as air is
 _TRIES = 10
@@ -218,8 +220,9 @@ def _is_whole(file: Path, shape: tuple[int, ...]) -> bool:
 
 def _write_cubes(volume: PoolVolume, options: CubeOptions, file: Path) -> None:
     image = normalized(read_volume(volume.path), volume, options)
-    # The same crops wherever the volume stands in the manifest.
-    name = hashlib.sha256(os.fsencode(volume.path.name)).digest()
+    # The same crops wherever the volume stands in the manifest, and the data on the disk; others
+    # for every patient, though all of them may have a file of the same name.
+    name = hashlib.sha256(os.fsencode("/".join(volume.path.parts[-_NAMES:]))).digest()
     rng = np.random.default_rng([options.seed, int.from_bytes(name[:8], "little")])
     cubes = np.stack(
         [

@@ -5,9 +5,10 @@ One row a volume, comma-separated, UTF-8, with a header. Columns, in any order:
 * ``image``: the volume file or DICOM folder, relative to the manifest's folder or absolute.
 * ``modality``: ``CT`` or ``MR``; may be left out where the command names one for all.
 * ``dataset`` (optional): what the volume comes from; numbers of cubes can be set for each.
+* ``group`` (optional): the patient, or what else volumes share.
 * ``split`` (optional): ``train`` or ``val``. Without any ``val`` a tenth of each modality's
-  volumes is held out by chance; of up to five none, as long as there are others. Rows of the split
-  ``test`` are left alone: what is measured on later must not be seen.
+  volumes is held out by chance, whole groups of them; of up to five none, as long as there are
+  others. Rows of the split ``test`` are left alone: what is measured on later must not be seen.
 
 Other columns are ignored.
 """
@@ -19,15 +20,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from TomoSegLib.datasets.manifest import read_rows, refuse_missing_files
 from TomoSegLib.errors import TomoSegError
-
-Modality = Literal["CT", "MR"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
+from TomoSegLib.imaging.modality import MODALITIES, Modality, known_modality
 
 _HELD_OUT = 0.1
 
@@ -41,12 +39,14 @@ class PoolVolume:
         modality: CT or MR.
         dataset: What it comes from; empty if the manifest does not say.
         validation: Whether it is held out for the validation loss.
+        group: The patient, or what else it shares with others; empty if the manifest does not say.
     """
 
     path: Path
     modality: Modality
     dataset: str = ""
     validation: bool = False
+    group: str = ""
 
 
 def read_pool(
@@ -77,8 +77,21 @@ def read_pool(
         counts[most] = int(len(kinds[most]) > 1)
     held_out: set[int] = set()
     for kind, count in zip(kinds, counts, strict=True):
-        held_out.update(np.random.default_rng(seed).permutation(kind)[:count].tolist())
+        for number in np.random.default_rng(seed).permutation(kind).tolist():
+            if len(held_out.intersection(kind)) >= count:
+                break
+            more = held_out.union(_group_of(number, volumes))
+            if all(not each or set(each) - more for each in kinds):  # some of each stay
+                held_out = more
     return [replace(volume, validation=n in held_out) for n, volume in enumerate(volumes)]
+
+
+def _group_of(number: int, volumes: Sequence[PoolVolume]) -> list[int]:
+    """The volumes of a volume's group; itself alone if it has none."""
+    group = volumes[number].group
+    if not group:
+        return [number]
+    return [n for n, volume in enumerate(volumes) if volume.group == group]
 
 
 def _read(path: Path, modality: str | None) -> list[PoolVolume]:
@@ -87,7 +100,7 @@ def _read(path: Path, modality: str | None) -> list[PoolVolume]:
         raise TomoSegError(
             "manifest-columns",
             f"{path.name} has no column image (it has {', '.join(header)}).",
-            "Name the columns image and modality; dataset and split are optional.",
+            "Name the columns image and modality; dataset, group and split are optional.",
         )
     folder = Path(os.path.abspath(path.parent))
     volumes: list[PoolVolume] = []
@@ -102,16 +115,10 @@ def _read(path: Path, modality: str | None) -> list[PoolVolume]:
         if split != "test":
             file = folder / row["image"]
             kind = _modality(path, line, row.get("modality") or modality or "")
-            volumes.append(PoolVolume(file, kind, row.get("dataset", ""), split == "val"))
+            volumes.append(
+                PoolVolume(file, kind, row.get("dataset", ""), split == "val", row.get("group", ""))
+            )
     return volumes
-
-
-def known_modality(text: str) -> Modality | None:
-    """CT or MR, MR also where it is written MRI or MRT; None if it is neither."""
-    for modality in MODALITIES:
-        if text.upper() in (modality, f"{modality}I", f"{modality}T"):
-            return modality
-    return None
 
 
 def _modality(path: Path, line: int, text: str) -> Modality:

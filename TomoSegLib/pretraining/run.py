@@ -172,6 +172,13 @@ def _check(what: Pretraining) -> None:
                 "scales.",
                 "Give one number a scale, from the first scale on, for example 16:16:32.",
             )
+    low, high = cubes.mr_percentiles
+    if not 0 <= low < high <= 100:
+        raise refuse(
+            f"{low:g} and {high:g} are no percentiles.", "Example: --mr-percentiles 0.5:99.5."
+        )
+    if min(what.options.learning_rates) < 0:
+        raise refuse("A learning rate is negative.", "Example: --learning-rates 1,0.1,0.001.")
     if len(what.features) != 6 or min(what.features) < 1:
         raise refuse(
             "The network needs six numbers of channels.", "Example: --features 32,64,128,256,512,32"

@@ -122,14 +122,16 @@ class Pretrainer(StepwiseTrainer):
             outcome = self.task.run(self.network, batch)
             total = self._weighted(outcome)
         figures = {**outcome.losses, **outcome.figures}
+        # As in validation without the adversary's term: the worse the discriminator, the lower it
+        # is, and where nothing is held out weights and learning rates go by the total.
+        figures["total"] = total
         if self.discriminator is not None:
             term, figures["discriminator"], figures["discriminator accuracy"] = self._game(
                 self.discriminator, outcome.levels, batch["modality"]
             )
             total = total + term
         told = {name: float(value.detach()) for name, value in figures.items()}
-        told["total"] = float(total.detach())
-        self._check_loss(told["total"])
+        self._check_loss(float(total.detach()))
         self.scaler.scale(total).backward()
         if options.clip:
             self.scaler.unscale_(self.optimizers["network"])

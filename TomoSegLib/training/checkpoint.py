@@ -213,7 +213,8 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> CheckpointPart
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
         record, found = json.loads(metadata["state"]), json.loads(metadata["identity"])
-        if metadata["sha256"] != _hash(tensors, metadata["state"]):
+        there = _hash(tensors, metadata["state"])
+        if metadata.get("sha256", there) != there:  # earlier versions wrote none
             raise ValueError("its content has changed since it was written")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _invalid(path, str(error)) from None

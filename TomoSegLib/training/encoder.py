@@ -20,6 +20,7 @@ from TomoSegLib.evaluation.prepared import prepare_case
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.card import Method, ModelCard
+from TomoSegLib.models.folder import refuse_existing
 from TomoSegLib.models.loading import LoadedEncoder, build_network, load_encoder
 from TomoSegLib.models.store import ModelFolder, save_model
 from TomoSegLib.refinement.calibration import choose_refinement
@@ -88,7 +89,7 @@ def train_encoder(
     Raises:
         TomoSegError: Those of the manifest, of reading and of `load_encoder`,
             ``template-invalid``, ``directions-invalid``, ``output-unwritable``,
-            ``checkpoint-different``, ``training-diverged`` and others.
+            ``checkpoint-different``, ``model-exists``, ``training-diverged`` and others.
     """
     stop = should_stop or (lambda: False)
 
@@ -108,6 +109,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
     if what.threads is not None:
         torch.set_num_threads(what.threads)
     manifest = read_manifest(what.manifest)
+    refuse_existing(what.output / MODEL, overwrite=True)  # nothing but a model is replaced
     train_cases = manifest.split("train", both_classes=True)
     validation_cases = manifest.split("val", both_classes=True)
     # What can be wrong is told before hours have been spent.

@@ -103,6 +103,7 @@ class FewLabelsTrainer(StepwiseTrainer):
             mode="max",
             factor=options.plateau_factor,
             patience=options.plateau_patience,
+            threshold_mode="abs",  # a share of a negative score would count the wrong way round
         )
         self.resumed |= {"optimizer": self.optimizer, "schedule": self.schedule}
         self._average: AveragedModel | None = None

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, get_args
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
 from TomoSegLib.imaging.io import read_volume
-from TomoSegLib.imaging.modality import looks_like_ct
+from TomoSegLib.imaging.modality import known_modality, looks_like_ct
 from TomoSegLib.models.card import (
     LONGEST_LICENSE,
     LONGEST_MODALITY,
@@ -21,7 +21,6 @@ from TomoSegLib.models.card import (
 )
 from TomoSegLib.networks.efficientnet import NAME as EFFICIENTNET
 from TomoSegLib.networks.unet2d import Backbone
-from TomoSegLib.pretraining.manifest import known_modality
 from TomoSegLib.pretraining.planes_targets import PlaneOptions
 from TomoSegLib.pretraining.weights import Pretrained, load_pretrained
 
