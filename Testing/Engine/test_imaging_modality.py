@@ -42,6 +42,8 @@ NORMALISED_MR = body(-0.7, 1.5, dtype=np.float32)
         (CT, "MR T1 contrast-enhanced", "looks like CT"),
         (CT, "mri", "looks like CT"),
         (CT, "any", None),
+        (CT, "T1-weighted MRI", "looks like CT"),
+        (CT, "CT/MR", None),
         (MR, "MR", None),
         (NORMALISED_MR, "MR", None),
         (CT, "CT", None),

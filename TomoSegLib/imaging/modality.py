@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 import numpy as np
@@ -47,10 +48,11 @@ def modality_doubt(volume: Volume, modality: str, hounsfield: bool) -> TomoSegWa
         modality: The model's, e.g. ``CT`` or ``MR FLAIR``; about others nothing is known.
         hounsfield: Whether the model takes CT's values as they are, by a window.
     """
-    learnt = known_modality(modality.partition(" ")[0])
-    said = known_modality(volume.metadata.get("Modality", ""))
-    if learnt is None:
+    named = {known_modality(word) for word in re.split(r"[\s/,+-]+", modality)} - {None}
+    if len(named) != 1:
         return None
+    learnt = named.pop()
+    said = known_modality(volume.metadata.get("Modality", ""))
     if said is not None:
         if said == learnt:
             return None
