@@ -28,7 +28,8 @@ from TomoSegLib.datasets.anatomy import anatomy_path, load_anatomy
 from TomoSegLib.datasets.lesions import simulate_case
 from TomoSegLib.datasets.recipes import Recipe
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
+from TomoSegLib.imaging.io import read_volume, write_volume
+from TomoSegLib.imaging.volume import hash_volume
 
 SAMPLES = Path(__file__).resolve().parents[1] / "Resources" / "Samples"
 SEED = 4_242_424

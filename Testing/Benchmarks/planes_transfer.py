@@ -49,8 +49,7 @@ from TomoSegLib.cli import main as tomoseg
 from TomoSegLib.datasets.hearts import MANIFEST, HeartSimulation, simulate_hearts
 from TomoSegLib.datasets.hearts_scan import ScanRecipe
 from TomoSegLib.errors import TomoSegWarning
-from TomoSegLib.imaging.io import write_volume
-from TomoSegLib.imaging.sequence import open_sequence
+from TomoSegLib.imaging.io import open_sequence, write_volume
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.jobs.devices import choose_device, device_title
 from TomoSegLib.networks.unet2d import FEATURES

@@ -16,7 +16,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from TomoSegLib.imaging.io import hash_volume, read_volume
+from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.volume import hash_volume
 from TomoSegLib.jobs.result import read_result
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,9 @@ import pytest
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError, TomoSegWarning
-from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
+from TomoSegLib.imaging.io import read_volume, write_volume
 from TomoSegLib.imaging.itk import _narrow_path, geometry_of
-from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.imaging.volume import Geometry, Volume, hash_volume
 
 SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
 # NIfTI keeps the matrix in single precision.

@@ -13,15 +13,9 @@ import pytest
 import SimpleITK as sitk
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import read_volume
+from TomoSegLib.imaging.io import open_sequence, read_volume
 from TomoSegLib.imaging.nifti import nifti_header
-from TomoSegLib.imaging.sequence import (
-    FrameIndex,
-    VolumeSequence,
-    chosen_frames,
-    hash_sequence,
-    open_sequence,
-)
+from TomoSegLib.imaging.sequence import FrameIndex, VolumeSequence, chosen_frames, hash_sequence
 from TomoSegLib.imaging.sequence_nifti import NiftiSequenceWriter
 from TomoSegLib.imaging.sequence_nrrd import SequenceWriter
 from TomoSegLib.imaging.volume import Geometry

@@ -15,7 +15,8 @@ import torch
 
 from TomoSegLib.cli import main
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
+from TomoSegLib.imaging.io import read_volume, write_volume
+from TomoSegLib.imaging.volume import hash_volume
 from TomoSegLib.models.classifier import load_classifier
 from TomoSegLib.models.folder import model_hash, parse_card, read_model, save_model
 from TomoSegLib.models.loading import load_encoder

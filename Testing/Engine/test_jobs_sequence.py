@@ -17,9 +17,9 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from TomoSegLib.cli import main
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import read_volume, write_volume
+from TomoSegLib.imaging.io import open_sequence, read_volume, read_volume_or_sequence, write_volume
 from TomoSegLib.imaging.segmentation import read_segmentation
-from TomoSegLib.imaging.sequence import FrameIndex, open_sequence, read_volume_or_sequence
+from TomoSegLib.imaging.sequence import FrameIndex
 from TomoSegLib.imaging.sequence_nifti import NiftiSequenceWriter
 from TomoSegLib.imaging.sequence_nrrd import SequenceWriter
 from TomoSegLib.imaging.volume import Geometry, Volume

@@ -16,7 +16,7 @@ from TomoSegPanel.provenance import RECORD, readRecord  # noqa: E402
 from TomoSegPanel.runData import LabelData, RunResult, frameRecords  # noqa: E402
 from TomoSegPanel.volumeFiles import FrameIndex, readNrrd, writeSequence  # noqa: E402
 
-from TomoSegLib.imaging.sequence import open_sequence  # noqa: E402
+from TomoSegLib.imaging.io import open_sequence  # noqa: E402
 
 VALUES = ("0", "33.5", "67")
 LABELS = [

@@ -10,7 +10,7 @@ import typer
 from TomoSegLib.errors import TomoSegError
 
 if TYPE_CHECKING:
-    from TomoSegLib.exports.export import Format
+    from TomoSegLib.exports.masks import Format
 
 
 def export(

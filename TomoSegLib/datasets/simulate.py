@@ -18,7 +18,8 @@ from TomoSegLib.datasets.lesions import simulate_case
 from TomoSegLib.datasets.manifest import SINGLE, Case, Split, write_manifest
 from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import hash_volume, read_volume, write_volume
+from TomoSegLib.imaging.io import read_volume, write_volume
+from TomoSegLib.imaging.volume import hash_volume
 
 RECORD = "simulation.json"
 

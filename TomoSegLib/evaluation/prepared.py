@@ -12,9 +12,9 @@ import numpy.typing as npt
 from TomoSegLib.datasets.manifest import Case
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.evaluation.figures import Thumbnail
-from TomoSegLib.imaging.io import hash_volume, read_volume
+from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import ModelInput, prepare, sample_on
-from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.imaging.volume import Geometry, Volume, hash_volume
 from TomoSegLib.models.card import ModelCard
 
 BoolArray = npt.NDArray[np.bool_]

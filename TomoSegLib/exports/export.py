@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.exports.dicom_seg import write_dicom_seg
+from TomoSegLib.exports.masks import (
+    STATISTICS_NAME,
+    Exported,
+    Format,
+    make_folder,
+    read_mask,
+    surface_names,
+    write_surfaces,
+)
+from TomoSegLib.exports.sequence import export_sequence
 from TomoSegLib.exports.statistics import segment_statistics, write_statistics
-from TomoSegLib.exports.surface import surface, write_stl
-from TomoSegLib.exports.terminology import terminology_of
-from TomoSegLib.imaging.io import hash_volume, read_volume
+from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import sample_on
-from TomoSegLib.imaging.segmentation import read_segmentation
-from TomoSegLib.imaging.volume import Geometry, Volume
-from TomoSegLib.jobs.result import AnyResult, Record, SequenceRecord, file_hash, read_result
+from TomoSegLib.imaging.volume import Geometry, Volume, hash_volume
+from TomoSegLib.jobs.result import AnyResult, SequenceRecord, read_result
 from TomoSegLib.models.card import Label
 
-Format = Literal["dicom-seg", "stl", "csv"]
-FORMATS: tuple[Format, ...] = ("dicom-seg", "stl", "csv")
-
 DICOM_SEG_NAME = "mask.seg.dcm"
-STATISTICS_NAME = "statistics.csv"
-
-
-@dataclass
-class Exported:
-    """What was written, and what the user should know of it."""
-
-    files: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def export_result(
@@ -79,8 +71,6 @@ def export_result(
     folder = folder if folder.is_dir() else folder.parent
     output = folder if output is None else output
     if isinstance(result, SequenceRecord):
-        from TomoSegLib.exports.sequence import export_sequence
-
         return export_sequence(result, folder, formats, output, source, overwrite)
     segmentation, labels = read_mask(folder, "mask.seg.nrrd", result)
     labelmap = np.asarray(segmentation.array, dtype=np.uint8)
@@ -118,49 +108,6 @@ def export_result(
     return done
 
 
-def read_mask(folder: Path, name: str, result: Record) -> tuple[Volume, list[Label]]:
-    """A run's mask, if it is the one that the run has written.
-
-    Raises:
-        TomoSegError: ``result-changed``, or as `read_segmentation`.
-    """
-    path = folder / name
-    if not path.is_file() or file_hash(path) != result.files.get(name):
-        raise TomoSegError(
-            "result-changed",
-            f"The mask {path} is not the one that the run has written.",
-            "Run it again: 'tomoseg rerun' does exactly the same.",
-        )
-    return read_segmentation(path)
-
-
-def write_surfaces(
-    output: Path,
-    segmentation: Volume,
-    labels: Sequence[Label],
-    names: Mapping[int, str],
-    done: Exported,
-) -> None:
-    """Write a surface of each label, and note which are empty.
-
-    Args:
-        output: The folder.
-        segmentation: The label map.
-        labels: What its values mean.
-        names: File names by index of the label.
-        done: Receives the files.
-    """
-    for index, name in names.items():
-        label = labels[index]
-        mask = segmentation.array == label.value
-        if not mask.any():
-            done.notes.append(f"The segment '{label.name}' is empty: no {name}.")
-            continue
-        vertices, triangles = surface(mask, segmentation.geometry)
-        write_stl(output / name, vertices, triangles, label.name, terminology_of(label))
-        done.files.append(output / name)
-
-
 def _file_names(formats: Sequence[Format], labels: Sequence[Label]) -> list[str]:
     names = {
         "dicom-seg": [DICOM_SEG_NAME],
@@ -168,16 +115,6 @@ def _file_names(formats: Sequence[Format], labels: Sequence[Label]) -> list[str]
         "csv": [STATISTICS_NAME],
     }
     return [name for kind in formats for name in names[kind]]
-
-
-def surface_names(labels: Sequence[Label]) -> dict[int, str]:
-    """File name by index of the label; the label's name is hostile until it is reduced to words."""
-    names: dict[int, str] = {}
-    for index, label in enumerate(labels):
-        words = re.sub(r"[^\w-]+", "-", label.name).strip("-_").lower()[:60] or "segment"
-        name = f"{words}.stl"
-        names[index] = f"{words}-{label.value}.stl" if name in names.values() else name
-    return names
 
 
 def _source(
@@ -242,25 +179,3 @@ def _heatmap(folder: Path, geometry: Geometry) -> Volume | None:
     except TomoSegError:
         return None
     return heatmap if heatmap.geometry.is_close(geometry) else None
-
-
-def make_folder(output: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Make the folder, and refuse to replace files in it that may not be replaced.
-
-    Raises:
-        TomoSegError: ``output-unwritable`` or ``output-exists``.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder {output} cannot be made: {error.strerror or error}.",
-            "Choose a folder in which you may write.",
-        ) from None
-    if not overwrite and (there := [name for name in names if (output / name).exists()]):
-        raise TomoSegError(
-            "output-exists",
-            f"The folder {output} already has '{there[0]}'.",
-            "Choose another --output, or allow files to be replaced with --overwrite.",
-        )

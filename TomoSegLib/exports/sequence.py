@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.exports.export import (
+from TomoSegLib.exports.masks import (
     STATISTICS_NAME,
     Exported,
     Format,
@@ -17,11 +17,8 @@ from TomoSegLib.exports.export import (
     write_surfaces,
 )
 from TomoSegLib.exports.statistics import segment_statistics, write_statistics
-from TomoSegLib.imaging.sequence import (
-    VolumeSequence,
-    hash_sequence,
-    read_volume_or_sequence,
-)
+from TomoSegLib.imaging.io import read_volume_or_sequence
+from TomoSegLib.imaging.sequence import VolumeSequence, hash_sequence
 from TomoSegLib.imaging.sequence_nrrd import open_nrrd_sequence
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.jobs.result import SEGMENTATIONS, SequenceRecord, segmentation_name

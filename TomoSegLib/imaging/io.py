@@ -6,19 +6,21 @@ MetaImage (`TomoSegLib.imaging.itk`), pydicom for DICOM (`TomoSegLib.imaging.dic
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
-import numpy as np
 
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.files import atomic_path, suffix_of
 from TomoSegLib.imaging.checks import READABLE, check_volume, not_found
 from TomoSegLib.imaging.itk import ITK_SUFFIXES, read_itk_volume, to_sitk, write_itk
 from TomoSegLib.imaging.nifti import NIFTI_SUFFIXES, read_nifti, to_nifti
+from TomoSegLib.imaging.sequence import VolumeSequence
+from TomoSegLib.imaging.sequence_metaimage import open_metaimage_sequence
+from TomoSegLib.imaging.sequence_nifti import open_nifti_sequence
+from TomoSegLib.imaging.sequence_nrrd import open_nrrd_sequence
 from TomoSegLib.imaging.volume import Volume
 
 WRITABLE_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
@@ -86,8 +88,6 @@ def _frame_of(path: Path) -> tuple[Path, int] | None:
 
 def _read_frame(path: Path, number: int, *, single_slice: bool, constant: bool) -> Volume:
     """One of the volumes of a file with several."""
-    from TomoSegLib.imaging.sequence import open_sequence  # it reads by this module
-
     sequence = open_sequence(path)
     count = 1 if sequence is None else len(sequence)
     if sequence is None or number >= count:
@@ -98,6 +98,56 @@ def _read_frame(path: Path, number: int, *, single_slice: bool, constant: bool) 
         )
     sequence = replace(sequence, single_slice=single_slice)
     return next(sequence.frames([number], constant=constant))
+
+
+def open_sequence(path: Path | str) -> VolumeSequence | None:
+    """The sequence in a file, or None where it holds something else, a single volume above all.
+
+    Only headers are read. A DICOM series is not looked at here, because whether it is a sequence
+    is known only when it has been sorted: see `open_dicom_sequence`.
+
+    Raises:
+        TomoSegError: ``volume-unreadable``, ``volume-truncated``, ``volume-too-large``,
+            ``sequence-unsupported`` or one of the geometry's, as for `read_volume`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    suffix = suffix_of(path)
+    if suffix in NIFTI_SUFFIXES:
+        return open_nifti_sequence(path)
+    if suffix in (".nrrd", ".nhdr"):
+        return open_nrrd_sequence(path)
+    return open_metaimage_sequence(path) if suffix in ITK_SUFFIXES else None
+
+
+def read_volume_or_sequence(
+    path: Path | str, *, single_slice: bool = False
+) -> Volume | VolumeSequence:
+    """A volume with its voxels, or a sequence that is still in its file.
+
+    Args:
+        path: As for `TomoSegLib.imaging.io.read_volume`.
+        single_slice: Accept grids of one slice.
+
+    Raises:
+        TomoSegError: As `TomoSegLib.imaging.io.read_volume` and `open_sequence`.
+    """
+    sequence = open_sequence(path)
+    if sequence is not None:
+        return replace(sequence, single_slice=single_slice)
+    try:
+        return read_volume(path, single_slice=single_slice)
+    except TomoSegError as error:
+        if error.code != "dicom-several-volumes":
+            raise
+        from TomoSegLib.imaging.dicom import split_path
+        from TomoSegLib.imaging.sequence_dicom import open_dicom_sequence
+
+        sequence = open_dicom_sequence(*split_path(Path(path)))
+        if sequence is None:
+            raise
+        return replace(sequence, single_slice=single_slice)
 
 
 def write_volume(volume: Volume, path: Path | str) -> None:
@@ -123,25 +173,3 @@ def write_volume(volume: Volume, path: Path | str) -> None:
             nibabel.save(to_nifti(volume), temporary)
     else:
         write_itk(to_sitk(volume), path)
-
-
-def hash_volume(volume: Volume) -> str:
-    """SHA-256 of a volume's content: voxels, their type, and the grid.
-
-    The same content hashes equally whatever the file's format: bytes are taken little-endian in
-    C order, and the matrix in single precision (NIfTI has no more) rounded to 1e-4. The slices of a
-    left-handed grid are taken in reverse, which makes it right-handed: 3D Slicer reads it so.
-    """
-    digest = hashlib.sha256()
-    array, affine = volume.array, volume.geometry.affine
-    if np.linalg.det(affine[:3, :3]) < 0:
-        array, affine = array[::-1], affine.copy()
-        affine[:3, 3] += (array.shape[0] - 1) * affine[:3, 2]
-        affine[:3, 2] *= -1
-    dtype = array.dtype.newbyteorder("<")
-    digest.update(f"{dtype.kind}{dtype.itemsize} {array.shape}".encode())
-    rounded = np.round(affine.astype(np.float32).astype(np.float64), 4) + 0.0
-    digest.update(rounded.astype("<f8").tobytes())
-    for plane in array:
-        digest.update(np.ascontiguousarray(plane, dtype=dtype).data)
-    return digest.hexdigest()

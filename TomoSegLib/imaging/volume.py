@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -164,3 +165,25 @@ def storable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     elif array.dtype == np.float16:
         array = array.astype(np.float32)
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def hash_volume(volume: Volume) -> str:
+    """SHA-256 of a volume's content: voxels, their type, and the grid.
+
+    The same content hashes equally whatever the file's format: bytes are taken little-endian in
+    C order, and the matrix in single precision (NIfTI has no more) rounded to 1e-4. The slices of a
+    left-handed grid are taken in reverse, which makes it right-handed: 3D Slicer reads it so.
+    """
+    digest = hashlib.sha256()
+    array, affine = volume.array, volume.geometry.affine
+    if np.linalg.det(affine[:3, :3]) < 0:
+        array, affine = array[::-1], affine.copy()
+        affine[:3, 3] += (array.shape[0] - 1) * affine[:3, 2]
+        affine[:3, 2] *= -1
+    dtype = array.dtype.newbyteorder("<")
+    digest.update(f"{dtype.kind}{dtype.itemsize} {array.shape}".encode())
+    rounded = np.round(affine.astype(np.float32).astype(np.float64), 4) + 0.0
+    digest.update(rounded.astype("<f8").tobytes())
+    for plane in array:
+        digest.update(np.ascontiguousarray(plane, dtype=dtype).data)
+    return digest.hexdigest()

@@ -9,16 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.imaging.io import hash_volume
+from TomoSegLib.imaging.io import read_volume_or_sequence
 from TomoSegLib.imaging.modality import modality_doubt
-from TomoSegLib.imaging.sequence import (
-    FrameIndex,
-    VolumeSequence,
-    chosen_frames,
-    hash_sequence,
-    read_volume_or_sequence,
-)
-from TomoSegLib.imaging.volume import Geometry, Volume
+from TomoSegLib.imaging.sequence import FrameIndex, VolumeSequence, chosen_frames, hash_sequence
+from TomoSegLib.imaging.volume import Geometry, Volume, hash_volume
 from TomoSegLib.jobs.document import Expected, Region, RunJob
 from TomoSegLib.jobs.report import Reporter
 from TomoSegLib.jobs.result import Input
