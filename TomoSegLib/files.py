@@ -20,6 +20,21 @@ def suffix_of(path: Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
+def make_folder(folder: Path, hint: str = "Choose another --output.") -> None:
+    """Make a folder, with those above it, unless it is there.
+
+    Raises:
+        TomoSegError: ``output-unwritable``, with the hint.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TomoSegError(
+            "output-unwritable", f"The folder {folder} cannot be made: {reason}.", hint
+        ) from None
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block succeeds.
@@ -62,5 +77,6 @@ def _free_bytes(folder: Path) -> int:
 
 
 def last_line(error: object) -> str:
+    """What an error says last, without a full stop: libraries put the reason there."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__).rstrip(".")

@@ -68,7 +68,7 @@ def test_only_what_is_plainly_of_another_modality_is_doubted(volume, modality, d
 
 def test_of_a_large_volume_the_voxels_that_are_looked_at_lie_everywhere():
     array = np.full((128, 128, 256), 40, np.int16)
-    array[:, :, :64] = -1000  # columns at one side: an even step could miss them, or see no other
+    array[:, :, :64] = -1000  # a step of the width would see these alone, or none
     assert looks_like_ct(array)
     array[:, :, 16:64] = 40
     assert not looks_like_ct(array)

@@ -18,6 +18,7 @@ from TomoSegLib.datasets.lesions import simulate_case
 from TomoSegLib.datasets.manifest import SINGLE, Case, Split, write_manifest
 from TomoSegLib.datasets.recipes import Recipe, T1cRecipe
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.files import make_folder
 from TomoSegLib.imaging.io import read_volume, write_volume
 from TomoSegLib.imaging.volume import hash_volume
 
@@ -149,14 +150,7 @@ def _jobs(what: Simulation) -> Iterator[_Job]:
 
 def _claim(what: Simulation, hashes: Mapping[str, str]) -> None:
     """Mark the folder as this data set's, or refuse it."""
-    try:
-        what.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder {what.output} cannot be made: {error.strerror}.",
-            "Choose another --output.",
-        ) from None
+    make_folder(what.output)
     record = {
         "simulated": True,
         "recipe_version": what.recipe.VERSION,

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.exports.terminology import Code, terminology_of
 from TomoSegLib.files import atomic_path
-from TomoSegLib.imaging.dicom import ImageSlice, series_slices, split_path
+from TomoSegLib.imaging.dicom import ImageSlice, series_slices
+from TomoSegLib.imaging.file_state import split_path
 from TomoSegLib.models.card import Label
 
 if TYPE_CHECKING:

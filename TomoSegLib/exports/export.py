@@ -14,7 +14,7 @@ from TomoSegLib.exports.masks import (
     STATISTICS_NAME,
     Exported,
     Format,
-    make_folder,
+    claim_folder,
     read_mask,
     surface_names,
     write_surfaces,
@@ -74,7 +74,7 @@ def export_result(
         return export_sequence(result, folder, formats, output, source, overwrite)
     segmentation, labels = read_mask(folder, "mask.seg.nrrd", result)
     labelmap = np.asarray(segmentation.array, dtype=np.uint8)
-    make_folder(output, _file_names(formats, labels), overwrite)
+    claim_folder(output, _file_names(formats, labels), overwrite)
     done = Exported()
     image = _source(result, source, done, needed="dicom-seg" in formats)
     if "dicom-seg" in formats:

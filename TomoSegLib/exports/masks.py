@@ -11,6 +11,7 @@ from typing import Literal
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.exports.surface import surface, write_stl
 from TomoSegLib.exports.terminology import terminology_of
+from TomoSegLib.files import make_folder
 from TomoSegLib.imaging.segmentation import read_segmentation
 from TomoSegLib.imaging.volume import Volume
 from TomoSegLib.jobs.result import Record, file_hash
@@ -29,20 +30,13 @@ class Exported:
     notes: list[str] = field(default_factory=list)
 
 
-def make_folder(output: Path, names: Sequence[str], overwrite: bool) -> None:
+def claim_folder(output: Path, names: Sequence[str], overwrite: bool) -> None:
     """Make the folder, and refuse to replace files in it that may not be replaced.
 
     Raises:
         TomoSegError: ``output-unwritable`` or ``output-exists``.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder {output} cannot be made: {error.strerror or error}.",
-            "Choose a folder in which you may write.",
-        ) from None
+    make_folder(output, "Choose a folder in which you may write.")
     if not overwrite and (there := [name for name in names if (output / name).exists()]):
         raise TomoSegError(
             "output-exists",

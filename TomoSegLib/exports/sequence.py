@@ -11,7 +11,7 @@ from TomoSegLib.exports.masks import (
     STATISTICS_NAME,
     Exported,
     Format,
-    make_folder,
+    claim_folder,
     read_mask,
     surface_names,
     write_surfaces,
@@ -63,7 +63,7 @@ def export_sequence(
     wanted = [STATISTICS_NAME] if "csv" in formats else []
     if "stl" in formats:
         wanted += [name for each in names.values() for name in each.values()]
-    make_folder(output, wanted, overwrite)
+    claim_folder(output, wanted, overwrite)
     done = Exported()
     rows: list[dict[str, Any]] = []
     scans = _scans(result, source, done) if "csv" in formats else None

@@ -101,10 +101,12 @@ def _is_finite(array: npt.NDArray[Any]) -> bool:
 
 
 def sizes_text(values: npt.ArrayLike) -> str:
+    """Sizes along the axes for messages, ``3 x 4 x 5``."""
     return " x ".join(f"{value:g}" for value in np.asarray(values).tolist())
 
 
 def not_found(path: Path) -> TomoSegError:
+    """The error for a path at which nothing is."""
     return TomoSegError(
         "volume-not-found",
         f"There is no file or folder '{path}'.",
@@ -113,6 +115,7 @@ def not_found(path: Path) -> TomoSegError:
 
 
 def zero_spacing(path: Path) -> TomoSegError:
+    """The error for a voxel size of zero."""
     return TomoSegError(
         "volume-spacing",
         f"'{path.name}' has a voxel size of zero.",
@@ -139,6 +142,7 @@ def broken_file(path: Path, reason: object) -> TomoSegError:
 
 
 def not_3d(size: Sequence[int], kind: str, path: Path) -> TomoSegError:
+    """The error for other axes, or other values, than those of a volume."""
     return TomoSegError(
         "volume-not-3d",
         f"'{path.name}' is not a 3D volume of single values but {sizes_text(size)}, {kind}.",

@@ -30,7 +30,6 @@ from TomoSegLib.errors import TomoSegError, TomoSegWarning, shown_name
 from TomoSegLib.imaging.checks import check_size
 from TomoSegLib.imaging.volume import FloatArray, Geometry, Volume
 
-SERIES_SEPARATOR = "::"
 # Positions may deviate from the regular grid by rounding in the headers, not by more.
 _LARGEST_UNEVENNESS = 0.05
 _NOTABLE_UNEVENNESS = 0.01
@@ -81,15 +80,6 @@ class Series:
     def __str__(self) -> str:
         images = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
         return f"{self.uid} ({self.modality} '{self.description}', {images})"
-
-
-def split_path(path: Path) -> tuple[Path, str | None]:
-    """``FOLDER::SeriesInstanceUID`` as folder and UID; a path that exists is never split."""
-    text = str(path)
-    if path.exists() or SERIES_SEPARATOR not in text:
-        return path, None
-    folder, _, uid = text.rpartition(SERIES_SEPARATOR)
-    return Path(folder), uid.strip() or None
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -188,7 +178,7 @@ def series_slices(path: Path, series_uid: str | None = None) -> tuple[list[Image
     else:
         folder = path
     damaged: list[tuple[Path, str]] = []
-    series = _select(find_series(folder, damaged), series_uid, folder)
+    series = _select(find_series(folder, damaged), (series_uid or "").strip() or None, folder)
     _warn_of_damage([path for path, uid in damaged if series.uid.startswith(uid)])
     return _sorted_stack(_slices(series.files), folder.name), folder.name
 
@@ -242,7 +232,7 @@ def _select(found: Sequence[Series], uid: str | None, folder: Path) -> Series:
         raise TomoSegError(
             "dicom-several-series",
             f"The folder '{folder}' contains {len(found)} series: {listing}.",
-            f"Choose one by writing {folder}{SERIES_SEPARATOR}{(stacks or found)[0].uid}.",
+            f"Choose one by writing {folder}::{(stacks or found)[0].uid}.",
         )
     return found[0]
 

@@ -1,4 +1,4 @@
-"""What a volume's files look like from outside, to notice that they were changed."""
+"""Which files a volume's path means, and what they look like from outside."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ _DATA_BESIDE = {
 """Endings of headers, and of the files that usually hold their voxels."""
 
 
-def file_of(path: Path | str) -> Path:
-    """The file or folder of a volume, without what follows ``::``.
+def split_path(path: Path | str) -> tuple[Path, str | None]:
+    """``FILE::NUMBER`` or ``FOLDER::SeriesInstanceUID`` as its parts.
 
-    That may be the number of a volume in the file, or a DICOM series in the folder; a path that
-    exists as it is keeps its ``::``.
+    A path that exists is never split.
     """
-    name, separator, _ = str(path).rpartition("::")
-    return Path(name) if separator and not os.path.exists(path) else Path(path)
+    name, separator, part = str(path).rpartition("::")
+    if not separator or os.path.exists(path):
+        return Path(path), None
+    return Path(name), part
+
+
+def file_of(path: Path | str) -> Path:
+    """The file or folder of a volume, see `split_path`."""
+    return split_path(path)[0]
 
 
 def file_state(path: Path | str) -> list[FileState]:

@@ -15,6 +15,7 @@ import nibabel
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.files import atomic_path, suffix_of
 from TomoSegLib.imaging.checks import READABLE, check_volume, not_found
+from TomoSegLib.imaging.file_state import split_path
 from TomoSegLib.imaging.itk import ITK_SUFFIXES, read_itk_volume, to_sitk, write_itk
 from TomoSegLib.imaging.nifti import NIFTI_SUFFIXES, read_nifti, to_nifti
 from TomoSegLib.imaging.sequence import VolumeSequence
@@ -62,7 +63,7 @@ def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool 
         # Imported here: only where DICOM may be meant is pydicom worth its time.
         from TomoSegLib.imaging import dicom
 
-        folder, series = dicom.split_path(path)
+        folder, series = split_path(path)
         if not folder.exists():
             raise not_found(folder)
         if folder.is_file() and not dicom.is_dicom_file(folder):
@@ -78,9 +79,8 @@ def read_volume(path: Path | str, *, single_slice: bool = False, constant: bool 
 
 def _frame_of(path: Path) -> tuple[Path, int] | None:
     """``FILE::NUMBER`` as file and number; None for a path that is something else, or exists."""
-    name, separator, number = str(path).rpartition("::")
-    file = Path(name)
-    if not separator or not re.fullmatch(r"\d{1,9}", number) or path.exists():
+    file, number = split_path(path)
+    if number is None or not re.fullmatch(r"\d{1,9}", number):
         return None
     known = suffix_of(file) in (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
     return (file, int(number)) if known and file.is_file() else None
@@ -141,7 +141,6 @@ def read_volume_or_sequence(
     except TomoSegError as error:
         if error.code != "dicom-several-volumes":
             raise
-        from TomoSegLib.imaging.dicom import split_path
         from TomoSegLib.imaging.sequence_dicom import open_dicom_sequence
 
         sequence = open_dicom_sequence(*split_path(Path(path)))

@@ -30,7 +30,7 @@ def looks_like_ct(array: npt.NDArray[np.generic]) -> bool:
     """Whether intensities are those of CT with air in it: a tenth is far below zero.
 
     Args:
-        array: Voxels ``[k, j, i]``; of many only some, evenly spread, are looked at.
+        array: Voxels ``[k, j, i]``; of many only some, drawn by chance, are looked at.
     """
     return float(np.percentile(_some_of(array).astype(np.float32), 10)) < _AIR_BELOW_HU
 

@@ -66,6 +66,7 @@ def nifti_shape(image: nibabel.Nifti1Image) -> tuple[int, ...]:
 
 
 def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI file with one volume; raises as `TomoSegLib.imaging.io.read_volume`."""
     image = open_nifti(path)
     shape = nifti_shape(image)
     if len(shape) != 3:
@@ -182,6 +183,7 @@ def _check_pixdim(image: nibabel.Nifti1Image, path: Path) -> None:
 
 
 def to_nifti(volume: Volume) -> nibabel.Nifti1Image:
+    """The volume as nibabel writes it; see `TomoSegLib.imaging.io.write_volume`."""
     array = storable(volume.array)
     header = nifti_header(volume.geometry, array.dtype)
     # 64-bit integers are valid NIfTI, but nibabel wants to be told that they are meant.

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.files import atomic_path
+from TomoSegLib.files import atomic_path, make_folder
 from TomoSegLib.imaging.file_state import file_state
 from TomoSegLib.imaging.foreground import foreground_mask
 from TomoSegLib.imaging.io import read_volume
@@ -159,14 +159,7 @@ def make_cubes(
         TomoSegError: ``volume-too-small``, ``output-unwritable`` and those of reading.
     """
     tell = on_volume or (lambda done, total: None)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder {folder} cannot be made: {error.strerror}.",
-            "Choose another --output or --cache.",
-        ) from None
+    make_folder(folder, "Choose another --output or --cache.")
     files = [folder / f"{_key(volume, options)}.npy" for volume in volumes]
     todo = [
         (volume, file)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from TomoSegLib.errors import TomoSegError
-from TomoSegLib.files import atomic_path
+from TomoSegLib.files import atomic_path, make_folder
 from TomoSegLib.models.building import read_weights
 from TomoSegLib.models.folder import MAX_FILE_BYTES, read_bounded
 from TomoSegLib.networks.unet2d import (
@@ -101,14 +101,7 @@ def predict_study(
             for e, p in zip(examples, places, strict=True)
             if e.location is not None
         ]
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder '{output}' cannot be made: {error.strerror}.",
-            "Choose another --output.",
-        ) from error
+    make_folder(output)
     with atomic_path(output / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     chosen = np.linspace(0, len(examples) - 1, min(_DRAWN, len(examples))).round().astype(int)

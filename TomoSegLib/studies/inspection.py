@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from TomoSegLib.errors import TomoSegError
+from TomoSegLib.files import make_folder
 from TomoSegLib.studies.lines import LINES_FILE, STUDY_FILE, write_lines, write_study
 from TomoSegLib.studies.pictures import Images, draw_view, read_images
 from TomoSegLib.studies.reading import read_study
@@ -62,14 +63,7 @@ def inspect(
             "Choose another --output, or give --overwrite.",
         )
     study = read_study(folder, table, lambda done, total: tell("read", done, total))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder '{output}' cannot be made: {error.strerror}.",
-            "Choose another --output.",
-        ) from error
+    make_folder(output)
     study, images = with_images(study)
     # Lines first: they need no pixels, and no picture can spoil them.
     count = write_tables(study, output)

@@ -17,6 +17,7 @@ import torch
 from TomoSegLib.datasets.manifest import Case, Manifest, read_manifest
 from TomoSegLib.errors import TomoSegError
 from TomoSegLib.evaluation.prepared import prepare_case
+from TomoSegLib.files import make_folder
 from TomoSegLib.imaging.io import read_volume
 from TomoSegLib.imaging.preprocessing import prepare
 from TomoSegLib.models.card import Method, ModelCard
@@ -116,7 +117,7 @@ def _trained(what: EncoderTraining, tell: Progress, stop: Callable[[], bool]) ->
     card = _draft(what.template)
     parse_directions(what.directions)
     _check_network(card)
-    _make_folder(what.output)
+    make_folder(what.output)
 
     device = torch.device(what.device)
     count = len(train_cases) + len(validation_cases)
@@ -266,17 +267,6 @@ def _check_network(card: ModelCard) -> None:
             f"The method {card.method} needs features with a linear head, which the network lacks.",
             "Name the layer before global pooling as network.features, or use the method tonno.",
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TomoSegError(
-            "output-unwritable",
-            f"The folder {folder} cannot be made: {error.strerror}.",
-            "Choose another --output.",
-        ) from None
 
 
 def _network(card: ModelCard, seed: int) -> torch.nn.Module:
